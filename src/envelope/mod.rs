@@ -1,0 +1,1 @@
+//! Wire formats: from a record to what it says about itself.

@@ -1,0 +1,129 @@
+//! What can fail in the database, and the one decision that follows from it.
+//!
+//! A fault carries codes and names only. Text from the server or the driver is never kept: its
+//! message and detail hold row values (INV-9).
+
+use std::fmt;
+
+use crate::verdict::Reason;
+
+/// A five character SQLSTATE.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SqlState(pub [u8; 5]);
+
+impl SqlState {
+    /// Reads a code; `None` unless it is five ASCII letters or digits.
+    pub fn parse(code: &str) -> Option<Self> {
+        let bytes: [u8; 5] = code.as_bytes().try_into().ok()?;
+        bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
+    }
+
+    /// The code as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("?????")
+    }
+}
+
+impl fmt::Debug for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a fault comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// The server answered with an error.
+    Server(SqlState),
+    /// The connection failed or was closed; what was in flight is unknown.
+    Connection,
+    /// No answer within our own deadline; what was in flight is unknown.
+    Deadline,
+    /// The driver refused a parameter's type: the target's schema changed under us.
+    DriverType,
+    /// The statement could not be encoded, e.g. larger than the protocol allows.
+    Encode,
+    /// The server does not show the session's lock: another server, a pooler, or a lost session.
+    LockNotSeen,
+    /// Answers that the protocol does not allow, or another state that should not be.
+    Bug(&'static str),
+}
+
+/// A failed attempt, with the names that help an operator and none of the values.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What failed.
+    pub kind: FaultKind,
+    /// Constraint named by the server.
+    pub constraint: Option<Box<str>>,
+    /// Table named by the server, with its schema.
+    pub table: Option<Box<str>>,
+    /// Column named by the server.
+    pub column: Option<Box<str>>,
+}
+
+impl Fault {
+    /// A fault without names.
+    pub fn new(kind: FaultKind) -> Self {
+        Self { kind, constraint: None, table: None, column: None }
+    }
+
+    /// The SQLSTATE, when the server gave one.
+    pub fn sqlstate(&self) -> Option<SqlState> {
+        match self.kind {
+            FaultKind::Server(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            FaultKind::Server(code) => write!(f, "sqlstate {code}")?,
+            FaultKind::Connection => f.write_str("connection lost")?,
+            FaultKind::Deadline => f.write_str("no answer within the deadline")?,
+            FaultKind::DriverType => f.write_str("parameter type refused")?,
+            FaultKind::Encode => f.write_str("statement could not be encoded")?,
+            FaultKind::LockNotSeen => f.write_str("session lock not seen")?,
+            FaultKind::Bug(what) => write!(f, "unexpected state: {what}")?,
+        }
+        for (name, value) in
+            [("constraint", &self.constraint), ("table", &self.table), ("column", &self.column)]
+        {
+            if let Some(value) = value {
+                write!(f, ", {name} {value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fault({self})")
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What to do about a fault. Unknown faults are never dead-lettered directly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Try the aggregate again after a back-off; others go on.
+    RetryAfter,
+    /// The session is unusable: close it, wait for the database, open a new one.
+    WaitForDatabase,
+    /// Data of one event: find it alone in the slow lane, dead-letter it.
+    Isolate(Reason),
+    /// An operator can mend it: stop the partition, try slowly, never dead-letter.
+    Halt(Reason),
+    /// Continuing would do harm (corruption): end the process with exit code 5.
+    Stop,
+}

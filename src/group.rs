@@ -1,0 +1,146 @@
+//! The unit of work of the database: consecutive events of one aggregate.
+
+use std::time::Duration;
+
+use crate::event::{AggregateKey, Change, Content, Event, RouteId};
+use crate::fault::Fault;
+use crate::record::{Generation, NextOffset, OwnerEpoch, StreamId, TopicPartition};
+
+/// The reading of a partition that a group comes from, and the proof that it is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Its stream in the database.
+    pub stream: StreamId,
+    /// The ownership under which it is read; writes that only an owner may do check it.
+    pub epoch: OwnerEpoch,
+    /// The reading.
+    pub generation: Generation,
+}
+
+/// What must be worked on one after the other: the key of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OrderingKey {
+    /// Events of one aggregate.
+    Aggregate(AggregateKey),
+    /// Skipped records of one partition: they only leave notifications.
+    Skips(TopicPartition),
+    /// A poisoned record whose aggregate cannot be told.
+    Alone(TopicPartition, i64),
+}
+
+/// What a group asks of the database. All events of a group ask for the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GroupKind {
+    /// Apply through this route.
+    Write(RouteId),
+    /// Write notifications only.
+    Skip,
+    /// Dead-letter one record.
+    Poison,
+}
+
+/// How a group failed before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Failed attempts so far, at least 1.
+    pub attempts: u32,
+    /// When it failed first, on the coordinator's clock.
+    pub since: Duration,
+    /// The latest fault.
+    pub fault: Fault,
+}
+
+/// Consecutive events of one ordering key and one origin. Never empty; offsets ascend. A group
+/// exists in exactly one place: it is moved, never cloned.
+#[derive(Debug)]
+pub struct Group {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What it is ordered by.
+    pub order: OrderingKey,
+    /// What it asks for.
+    pub kind: GroupKind,
+    /// The events.
+    pub events: Vec<Event>,
+    /// Set once an attempt failed.
+    pub failure: Option<Failure>,
+}
+
+impl Group {
+    /// The kind of group an event belongs to; `None` for content that halts the partition.
+    pub fn kind_of(event: &Event) -> Option<GroupKind> {
+        match &event.content {
+            Content::Write(write) => Some(GroupKind::Write(write.route)),
+            Content::Skip(_) => Some(GroupKind::Skip),
+            Content::Poison(_) => Some(GroupKind::Poison),
+            Content::Halt(_) => None,
+        }
+    }
+
+    /// The aggregate all events belong to; `None` for skips and for poison without one.
+    pub fn aggregate(&self) -> Option<&AggregateKey> {
+        match &self.order {
+            OrderingKey::Aggregate(key) => Some(key),
+            OrderingKey::Skips(_) | OrderingKey::Alone(..) => None,
+        }
+    }
+
+    /// The first event.
+    pub fn first(&self) -> &Event {
+        &self.events[0]
+    }
+
+    /// The last event.
+    pub fn last(&self) -> &Event {
+        &self.events[self.events.len() - 1]
+    }
+
+    /// The change of an event of a write group.
+    pub fn change(event: &Event) -> Option<&Change> {
+        match &event.content {
+            Content::Write(write) => Some(&write.change),
+            Content::Skip(_) | Content::Poison(_) | Content::Halt(_) => None,
+        }
+    }
+
+    /// What the group counts against `limits.in_flight_bytes`.
+    pub fn weight(&self) -> usize {
+        self.events.iter().map(|e| e.record.weight()).sum()
+    }
+}
+
+/// What the database said of one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupReply {
+    /// Every event has its outcome, in one committed transaction; one verdict an event, in order.
+    Done {
+        /// The verdicts.
+        verdicts: Vec<crate::verdict::Verdict>,
+        /// Versions missing before the group (`on_gap = "apply"`), 0 for none.
+        gap: i64,
+    },
+    /// The ledger did not move: nothing was written, nothing raised. Decide on the row.
+    Refused,
+    /// The set-based look found something to write: needs a transaction of its own.
+    Unsettled,
+    /// Rolled back.
+    Failed(Fault),
+    /// The database knows a newer owner of the stream: nothing that only an owner may write was
+    /// written.
+    NotOwner,
+}
+
+/// Progress of one stream as the barrier writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The stream.
+    pub stream: StreamId,
+    /// The ownership it is written under; a compare-and-set.
+    pub epoch: OwnerEpoch,
+    /// Everything below is finished.
+    pub next: NextOffset,
+    /// The last finished record.
+    pub anchor: Option<crate::record::Anchor>,
+}

@@ -1,0 +1,1 @@
+//! Kafka clients: settings, positions, the dead letter producer.

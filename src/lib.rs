@@ -1,0 +1,20 @@
+//! pgsluice moves events from Kafka into PostgreSQL: each aggregate in its own transaction, one
+//! final outcome for every record, an outage never mistaken for bad data.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod envelope;
+pub mod event;
+pub mod fault;
+pub mod group;
+pub mod kafka;
+pub mod pipeline;
+pub mod postgres;
+pub mod publish;
+pub mod record;
+pub mod route;
+pub mod store;
+pub mod supervisor;
+pub mod telemetry;
+pub mod verdict;

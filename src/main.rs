@@ -1,0 +1,2 @@
+//! The `pgsluice` binary: boots and hands over to the library.
+fn main() {}

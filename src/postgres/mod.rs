@@ -1,0 +1,1 @@
+//! Database sessions, faults and migrations.

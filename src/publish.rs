@@ -1,0 +1,1 @@
+//! Publishes dead letters from the table to their topic.

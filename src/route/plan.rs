@@ -1,0 +1,114 @@
+//! Routes after compilation: what the decoder binds values by and the store builds statements
+//! from. A plan is immutable; a session compiles a new one, so a changed table is noticed.
+
+use crate::event::RouteId;
+
+/// All routes, in the order of the configuration; the last one is the default document route.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The compiled routes; `routes[i].id == RouteId(i)`.
+    pub routes: Vec<CompiledRoute>,
+}
+
+impl Plan {
+    /// The route with that id. Ids are handed out by the plan itself, so it is always there.
+    pub fn route(&self, id: RouteId) -> &CompiledRoute {
+        &self.routes[usize::from(id.0)]
+    }
+}
+
+/// One route.
+#[derive(Debug, Clone)]
+pub struct CompiledRoute {
+    /// Its position.
+    pub id: RouteId,
+    /// What it does.
+    pub action: CompiledAction,
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub enum CompiledAction {
+    /// Nothing: SKIPPED.
+    Skip,
+    /// Writes the ledger row's `state`. Carries `Change::Document` and, for tombstones and
+    /// deletes, `Change::Delete`.
+    Document {
+        /// `true`: merged into the stored state (top-level members, as jsonb `||`); `false`:
+        /// replaces it.
+        merge: bool,
+    },
+    /// Writes a row of a user's table.
+    Upsert(Target),
+    /// Deletes a row of a user's table, or sets columns of it when `target.columns` is not empty.
+    Delete(Target),
+}
+
+/// A user's table, with the columns a route writes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Schema, as in the catalog (unquoted).
+    pub schema: String,
+    /// Table name, as in the catalog (unquoted).
+    pub table: String,
+    /// Key columns; a unique index on exactly these exists.
+    pub key: Vec<Column>,
+    /// Columns written beside the key.
+    pub columns: Vec<Column>,
+}
+
+/// A column of a target.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// Name, as in the catalog (unquoted).
+    pub name: String,
+    /// Type.
+    pub ty: ColumnType,
+}
+
+/// The column types values can be bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ColumnType {
+    /// `boolean`
+    Bool,
+    /// `smallint`
+    Int2,
+    /// `integer`
+    Int4,
+    /// `bigint`
+    Int8,
+    /// `real`
+    Float4,
+    /// `double precision`
+    Float8,
+    /// `numeric`, with any precision; bound as checked digits.
+    Numeric,
+    /// `text`, `varchar`, `char(n)`, `name`, `citext`; at most so many characters.
+    Text {
+        /// Declared length, `None` without one.
+        max_chars: Option<u32>,
+    },
+    /// `json`
+    Json,
+    /// `jsonb`
+    Jsonb,
+    /// `bytea`
+    Bytea,
+    /// `timestamp without time zone`
+    Timestamp,
+    /// `timestamp with time zone`
+    Timestamptz,
+    /// `date`
+    Date,
+    /// `time without time zone`
+    Time,
+    /// `uuid`
+    Uuid,
+    /// An enum type.
+    Enum {
+        /// Quoted, schema-qualified type name.
+        sql: String,
+        /// Its labels.
+        labels: Vec<String>,
+    },
+}

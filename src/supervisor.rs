@@ -1,0 +1,1 @@
+//! Names every task, and ends the process when a critical one ends.
