@@ -172,8 +172,8 @@ pub enum Action {
     },
     /// Let Kafka's committed offsets follow.
     Mirror(Vec<MirrorPosition>),
-    /// The revocation may go on.
-    Released(RevokeTicket),
+    /// The revocation may go on, after committing these durable positions.
+    Released(RevokeTicket, Vec<MirrorPosition>),
     /// Everything is finished and durable; nothing follows.
     Drained,
     /// Continuing would do harm (corruption): end the process with exit code 5.

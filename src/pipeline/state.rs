@@ -1,0 +1,463 @@
+//! The coordinator: one synchronous state machine that makes every decision of the pipeline.
+//!
+//! [`State::on`] takes what happened and returns what to do. It performs no I/O, takes no lock,
+//! awaits nothing and has no clock: time comes with each input and never goes back. The caller
+//! performs the actions in their order, and calls again with [`Input::Tick`] when
+//! [`State::next_deadline`] is reached. So everything that can interleave can be driven by a
+//! simulator, and every guard can be proved by removing it.
+//!
+//! A record's way: `Polled` → queue → `Apply` (fast lane) → done, or refused or failed → slow
+//! lane (`Read`, `Resolve`) → done → frontier → `Advance` → `Mirror`.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | `state.rs` | what an input means: assignment, records, take, barrier, drain |
+//! | `state/reply.rs` | what follows from a group's reply |
+//! | `state/schedule.rs` | what goes to which lane, and when to advance |
+//! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::event::{Content, Event};
+use crate::fault::{Decision, Fault};
+use crate::group::{Group, GroupKind, OrderingKey, Origin};
+use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
+use crate::verdict::{GapPolicy, Reason, Verdict};
+
+use super::backoff::Backoff;
+use super::frontier::Frontier;
+use super::input::{Action, Claim, Input, MirrorPosition, Report, RevokeTicket, TakeReply};
+use super::partition::{Partition, Phase};
+use super::queue::Queue;
+
+mod recovery;
+mod reply;
+mod schedule;
+
+/// The pure table from fault to decision.
+pub type Decide = Arc<dyn Fn(&Fault) -> Decision + Send + Sync>;
+
+/// Bounds and policies of the coordinator.
+#[derive(Clone)]
+pub struct StateConfig {
+    /// Transactions in flight on the fast lanes, all together.
+    pub fast_capacity: usize,
+    /// Requests in flight on the slow lane.
+    pub slow_capacity: usize,
+    /// Groups of one route that share a transaction.
+    pub aggregates_per_transaction: usize,
+    /// Events that fold into one group.
+    pub events_per_group: usize,
+    /// Groups that one set-based look reads.
+    pub groups_per_read: usize,
+    /// Records that may run ahead of the oldest unfinished one before a partition is paused.
+    pub unfinished_per_partition: usize,
+    /// What follows when versions are missing.
+    pub gaps: GapPolicy,
+    /// Skipped records leave a notification.
+    pub note_skips: bool,
+    /// Shortest time between two barriers.
+    pub advance_interval: Duration,
+    /// How long a revocation may wait for groups in flight.
+    pub revoke_budget: Duration,
+    /// Between attempts of one group.
+    pub retry: Backoff,
+    /// Between attempts to open a session.
+    pub reopen: Backoff,
+    /// Between attempts of a halted partition.
+    pub halt: Backoff,
+    /// Before a take that could not be had is asked for again.
+    pub retake: Duration,
+    /// Before a partition with a newer owner is taken again, if it is still assigned by then.
+    pub fenced_wait: Duration,
+    /// From fault to decision.
+    pub decide: Decide,
+}
+
+impl fmt::Debug for StateConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateConfig")
+            .field("fast_capacity", &self.fast_capacity)
+            .field("slow_capacity", &self.slow_capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The database session, as the coordinator sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    Opening(SessionId),
+    Open(SessionId),
+}
+
+impl Session {
+    fn id(self) -> SessionId {
+        match self {
+            Self::Opening(id) | Self::Open(id) => id,
+        }
+    }
+}
+
+/// A barrier under way: what it will have made durable.
+#[derive(Debug)]
+struct Advancing {
+    sent: Vec<(TopicPartition, Generation, StreamId, NextOffset)>,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    Draining,
+    Done,
+}
+
+/// The coordinator. See the module's documentation.
+#[derive(Debug)]
+pub struct State {
+    config: StateConfig,
+    random: SmallRng,
+    now: Duration,
+    session: Session,
+    failed_opens: u32,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    generations: u64,
+    queue: Queue,
+    to_read: VecDeque<Group>,
+    to_resolve: VecDeque<Group>,
+    retries: Vec<(Duration, Group)>,
+    fast_in_flight: usize,
+    slow_in_flight: usize,
+    advancing: Option<Advancing>,
+    advanced_at: Option<Duration>,
+    drain: Drain,
+    /// Durable positions of partitions given up, until their ticket is answered.
+    released: BTreeMap<RevokeTicket, Vec<MirrorPosition>>,
+    out: Vec<Action>,
+    #[cfg(test)]
+    removed: Option<Guard>,
+}
+
+/// A guard that the simulation removes to show that it would notice.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// Progress covers only the contiguous finished prefix.
+    ContiguousPrefix,
+    /// Replies of an older session are ignored.
+    SessionTag,
+    /// Records and replies of an older reading are ignored.
+    GenerationTag,
+    /// One group of an aggregate in flight.
+    OneGroupInFlight,
+}
+
+impl State {
+    /// A coordinator that has not begun. Its first action is to open a session: call
+    /// [`Self::on`] with [`Input::Tick`] to get it. `seed` feeds the jitter of back-offs.
+    pub fn new(config: StateConfig, seed: u64) -> Self {
+        let first = SessionId(1);
+        Self {
+            config,
+            random: SmallRng::seed_from_u64(seed),
+            now: Duration::ZERO,
+            session: Session::Opening(first),
+            failed_opens: 0,
+            partitions: BTreeMap::new(),
+            generations: 0,
+            queue: Queue::default(),
+            to_read: VecDeque::new(),
+            to_resolve: VecDeque::new(),
+            retries: Vec::new(),
+            fast_in_flight: 0,
+            slow_in_flight: 0,
+            advancing: None,
+            advanced_at: None,
+            drain: Drain::No,
+            released: BTreeMap::new(),
+            out: vec![Action::OpenSession { session: first, after: Duration::ZERO }],
+            #[cfg(test)]
+            removed: None,
+        }
+    }
+
+    /// Takes one input and returns what to do, in order.
+    pub fn on(&mut self, now: Duration, input: Input) -> Vec<Action> {
+        debug_assert!(now >= self.now, "time never goes back");
+        self.now = self.now.max(now);
+        match input {
+            Input::Assigned(partitions) => self.on_assigned(partitions),
+            Input::Revoked { partitions, ticket, lost } => {
+                self.on_revoked(&partitions, ticket, lost);
+            }
+            Input::Polled(events) => events.into_iter().for_each(|event| self.on_event(event)),
+            Input::Positioned { partition, generation, next } => {
+                if let Some(reading) = self.reading(&partition, generation) {
+                    reading.frontier.skip_to(next);
+                }
+            }
+            Input::LogChanged { partition, generation } => {
+                if let Some(reading) = self.reading(&partition, generation) {
+                    let at = Offset(reading.durable.0);
+                    self.halt(&partition, Reason::LogChanged, None, Some(at));
+                }
+            }
+            Input::SessionOpened(session) => self.on_session_opened(session),
+            Input::SessionLost(session, fault) => self.on_session_lost(session, &fault),
+            Input::Taken(session, replies) => self.on_taken(session, replies),
+            Input::Replied { session, lane, groups } => self.on_replied(session, lane, groups),
+            Input::Advanced(session, streams) => self.on_advanced(session, &streams),
+            Input::Drain => self.drain = self.drain.max_draining(),
+            Input::Tick => {}
+        }
+        self.schedule();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Input::Tick`] is due, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let phases = self.partitions.values().filter_map(|p| match p.phase {
+            // One whose time has come waits for a reply, not for time.
+            Phase::Paused { until } => Some(until).filter(|until| *until > self.now),
+            Phase::Revoking { deadline, .. } => Some(deadline),
+            Phase::Waiting | Phase::Taking | Phase::Reading => None,
+        });
+        let retries = self.retries.iter().map(|(due, _)| *due);
+        phases.chain(retries).chain(self.advance_due()).min()
+    }
+
+    /// Groups and events that have no outcome yet, for the drain's log line.
+    pub fn unfinished(&self) -> usize {
+        self.partitions.values().map(|p| p.frontier.unfinished()).sum()
+    }
+
+    /// Removes a guard; see [`Guard`].
+    #[cfg(test)]
+    pub(crate) fn remove_guard(&mut self, guard: Guard) {
+        self.removed = Some(guard);
+        if guard == Guard::OneGroupInFlight {
+            self.queue.ignore_busy();
+        }
+    }
+
+    #[cfg(test)]
+    fn guarded_by(&self, guard: Guard) -> bool {
+        self.removed != Some(guard)
+    }
+
+    /// Gives weight back to the poll budget.
+    fn free(&mut self, weight: usize) {
+        if weight > 0 {
+            self.out.push(Action::Freed(weight));
+        }
+    }
+
+    fn next_generation(&mut self) -> Generation {
+        self.generations += 1;
+        Generation(self.generations)
+    }
+
+    fn open_session(&self) -> Option<SessionId> {
+        match self.session {
+            Session::Open(id) => Some(id),
+            Session::Opening(_) => None,
+        }
+    }
+
+    /// The reply or position belongs to the session in use.
+    fn current_session(&self, session: SessionId) -> bool {
+        #[cfg(test)]
+        if !self.guarded_by(Guard::SessionTag) {
+            return true;
+        }
+        self.session == Session::Open(session)
+    }
+
+    /// The partition, if it still has the reading that `generation` names.
+    fn current(
+        &mut self,
+        partition: &TopicPartition,
+        generation: Generation,
+    ) -> Option<&mut Partition> {
+        #[cfg(test)]
+        let ignore_tag = !self.guarded_by(Guard::GenerationTag);
+        #[cfg(not(test))]
+        let ignore_tag = false;
+        self.partitions.get_mut(partition).filter(|p| p.generation == generation || ignore_tag)
+    }
+
+    /// The partition, if it is being read under that generation.
+    fn reading(
+        &mut self,
+        partition: &TopicPartition,
+        generation: Generation,
+    ) -> Option<&mut Partition> {
+        self.current(partition, generation).filter(|p| p.phase == Phase::Reading)
+    }
+
+    fn on_assigned(&mut self, partitions: Vec<TopicPartition>) {
+        for partition in partitions {
+            let generation = self.next_generation();
+            self.drop_work(&partition);
+            self.partitions.insert(partition, Partition::new(generation));
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let weight = event.record.weight();
+        let Some(origin) = self.accept(&event) else {
+            self.free(weight);
+            return;
+        };
+        match Group::kind_of(&event) {
+            None => self.stop_at(event),
+            Some(GroupKind::Skip) if !self.config.note_skips => self.finish_skip(&event),
+            Some(kind) => self.queue.push(ordering_key(&event, kind), origin, kind, event),
+        }
+    }
+
+    /// The reading a record belongs to, if it is in progress and the record is new to it.
+    fn accept(&mut self, event: &Event) -> Option<Arc<Origin>> {
+        if self.drain != Drain::No {
+            return None;
+        }
+        let partition = self.reading(&event.record.partition, event.record.generation)?;
+        let wanted =
+            partition.halt_when_finished.is_none() && partition.frontier.deliver(event.offset());
+        partition.origin.clone().filter(|_| wanted)
+    }
+
+    /// The configuration says to stop at this record: nothing after it is accepted, and the
+    /// partition halts once everything before it is finished.
+    fn stop_at(&mut self, event: Event) {
+        self.free(event.record.weight());
+        let Content::Halt(reason) = event.content else { return };
+        if let Some(partition) = self.partitions.get_mut(&event.record.partition) {
+            partition.halt_when_finished = Some((reason, event.record.offset));
+        }
+    }
+
+    fn finish_skip(&mut self, event: &Event) {
+        if let Some(partition) = self.partitions.get_mut(&event.record.partition) {
+            partition.frontier.finish(&event.record);
+        }
+        self.free(event.record.weight());
+        self.out.push(Action::Report(Report::Finished {
+            partition: event.record.partition.clone(),
+            verdict: Verdict::Skipped,
+            count: 1,
+        }));
+    }
+
+    fn on_session_opened(&mut self, session: SessionId) {
+        if self.session == Session::Opening(session) {
+            self.session = Session::Open(session);
+            self.failed_opens = 0;
+        } else {
+            self.out.push(Action::CloseSession(session));
+        }
+    }
+
+    fn on_taken(
+        &mut self,
+        session: SessionId,
+        replies: Vec<(TopicPartition, Generation, TakeReply)>,
+    ) {
+        if !self.current_session(session) {
+            return;
+        }
+        for (name, generation, reply) in replies {
+            let retake = self.now + self.config.retake;
+            let Some(partition) = self.current(&name, generation) else { continue };
+            if partition.phase != Phase::Taking {
+                continue;
+            }
+            match reply {
+                TakeReply::Claimed(claim) => self.begin_reading(&name, generation, claim),
+                TakeReply::Busy => partition.phase = Phase::Paused { until: retake },
+                TakeReply::Halted(reason) => self.halt(&name, reason, None, None),
+            }
+        }
+    }
+
+    fn begin_reading(&mut self, name: &TopicPartition, generation: Generation, claim: Claim) {
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        partition.phase = Phase::Reading;
+        partition.origin = Some(Arc::new(Origin {
+            partition: name.clone(),
+            stream: claim.stream,
+            epoch: claim.epoch,
+            generation,
+        }));
+        partition.frontier = Frontier::new(claim.next, claim.anchor);
+        partition.durable = claim.next;
+        let halt_ended = partition.passed_halt();
+        #[cfg(test)]
+        if self.removed == Some(Guard::ContiguousPrefix) {
+            partition.frontier.ignore_prefix();
+        }
+        self.out.push(Action::Seek {
+            partition: name.clone(),
+            generation,
+            next: claim.next,
+            anchor: claim.anchor,
+        });
+        self.out.push(Action::Report(Report::Taken(name.clone(), claim)));
+        if halt_ended {
+            self.out.push(Action::Report(Report::HaltEnded(name.clone())));
+        }
+    }
+
+    fn on_advanced(&mut self, session: SessionId, streams: &[StreamId]) {
+        if !self.current_session(session) {
+            return;
+        }
+        let Some(advancing) = self.advancing.take() else { return };
+        let mut mirrored = Vec::new();
+        for (name, generation, stream, next) in advancing.sent {
+            let Some(partition) = self.current(&name, generation) else { continue };
+            if !streams.contains(&stream) {
+                self.fence(&name);
+                continue;
+            }
+            partition.durable = next;
+            if partition.passed_halt() {
+                self.out.push(Action::Report(Report::HaltEnded(name.clone())));
+            }
+            mirrored.extend(self.partitions.get(&name).and_then(Partition::mirror_position));
+            self.out.push(Action::Report(Report::Advanced { partition: name, next }));
+        }
+        if !mirrored.is_empty() {
+            self.out.push(Action::Mirror(mirrored));
+        }
+    }
+}
+
+impl Drain {
+    fn max_draining(self) -> Self {
+        match self {
+            Self::No | Self::Draining => Self::Draining,
+            Self::Done => Self::Done,
+        }
+    }
+}
+
+/// What an event is ordered by.
+fn ordering_key(event: &Event, kind: GroupKind) -> OrderingKey {
+    let partition = &event.record.partition;
+    match (&event.envelope.aggregate, kind) {
+        (_, GroupKind::Skip) => OrderingKey::Skips(partition.clone()),
+        (Some(aggregate), GroupKind::Write(_) | GroupKind::Poison) => {
+            OrderingKey::Aggregate(aggregate.clone())
+        }
+        (None, GroupKind::Write(_) | GroupKind::Poison) => {
+            OrderingKey::Alone(partition.clone(), event.offset().0)
+        }
+    }
+}
