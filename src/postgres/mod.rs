@@ -1,1 +1,5 @@
 //! Database sessions, faults and migrations.
+
+pub mod sqlstate;
+
+pub use sqlstate::FaultPolicy;
