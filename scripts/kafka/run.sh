@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# run.sh DIR: one Apache Kafka node (KRaft, broker and controller in one JVM) on free loopback
+# ports, with its data in DIR. Writes its address to DIR/bootstrap.servers, then becomes the JVM:
+# SIGTERM stops it. Settings are for a throw-away broker: nothing is replicated, groups start
+# without a delay and clients may use session timeouts from one second on.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../ports.sh
+source "$here/../ports.sh"
+
+dir=${1:?usage: run.sh DIR}
+mkdir -p "$dir"
+command -v java >/dev/null || { echo "run.sh: java is missing; run scripts/install.sh" >&2; exit 3; }
+lib=$("$here/fetch.sh")
+broker=$(free_port)
+controller=$(free_port)
+while [ "$controller" = "$broker" ]; do controller=$(free_port); done
+
+cat >"$dir/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+listeners=PLAINTEXT://127.0.0.1:$broker,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$broker
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs=$dir/data
+auto.create.topics.enable=false
+num.partitions=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+group.consumer.session.timeout.ms=6000
+group.consumer.min.heartbeat.interval.ms=500
+group.consumer.heartbeat.interval.ms=500
+PROPERTIES
+
+java_options=(-Xms256m -Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto
+    -Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn)
+java "${java_options[@]}" -cp "$lib/*" kafka.tools.StorageTool \
+    format --ignore-formatted -t cGdzbHVpY2UtdGVzdC1rZg -c "$dir/server.properties" >/dev/null
+echo "127.0.0.1:$broker" >"$dir/bootstrap.servers"
+exec java "${java_options[@]}" -cp "$lib/*" kafka.Kafka "$dir/server.properties"

@@ -1,0 +1,217 @@
+//! The daemon as a child process: its configuration, log, admin port and signals.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::process::{dies_with_us, next_number, scratch, signal, spawn};
+use super::wait;
+
+/// Joining a group, migrating and reading take a moment on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const LOG_TAIL_LINES: usize = 40;
+
+/// A running `pgsluice run`; killed when dropped, and with the test process.
+pub(crate) struct Daemon {
+    child: Mutex<Child>,
+    pid: u32,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Daemon {
+    /// Starts the daemon with that configuration file. The admin port is any free one.
+    pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(Some(config), &[])
+    }
+
+    /// Starts the daemon with a file, or with none, and further environment variables.
+    pub(crate) fn start_with(config: Option<&str>, variables: &[(&str, &str)]) -> Self {
+        let mut command = dies_with_us("KILL", env!("CARGO_BIN_EXE_pgsluice"));
+        command.arg("run");
+        if let Some(config) = config {
+            let path = write_config(config);
+            command.arg("--config").arg(path);
+        }
+        command
+            .env("PGSLUICE__ADMIN__LISTEN", "127.0.0.1:0")
+            .env("PGSLUICE__LOG__FORMAT", "json")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = spawn(command);
+        let stderr = child.stderr.take().expect("piped");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("log").push(line);
+            }
+        });
+        Self { pid: child.id(), child: Mutex::new(child), log }
+    }
+
+    /// Every line written so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().expect("log").clone()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        log[log.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+    }
+
+    /// Waits until `condition` holds; panics with the daemon's last log lines at the deadline, and
+    /// at once when the daemon has ended.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, deadline: Duration, condition: impl Fn() -> bool) {
+        let mut ended = None;
+        let came = wait::holds_within(deadline, || {
+            if condition() {
+                return true;
+            }
+            ended = self.exit_status();
+            ended.is_some()
+        });
+        if let Some(status) = ended {
+            panic!("the daemon ended ({status}) before: {what}\n{}", self.log_tail());
+        }
+        assert!(came, "not within {deadline:?}: {what}\n{}", self.log_tail());
+    }
+
+    fn exit_status(&self) -> Option<ExitStatus> {
+        self.child.lock().expect("child").try_wait().expect("look at the daemon")
+    }
+
+    /// The admin address, from the line that names it.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> String {
+        let found = || self.log().iter().find_map(|line| admin_address(line));
+        self.until("the log names the admin address", PATIENCE, || found().is_some());
+        found().expect("just found")
+    }
+
+    /// Status code and body of an admin page.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let address = self.admin();
+        http_get(&address, path)
+            .unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log_tail()))
+    }
+
+    /// Waits until `/ready` says yes.
+    #[track_caller]
+    pub(crate) fn until_ready(&self) {
+        self.until("the daemon is ready", PATIENCE, || self.get("/ready").0 == 200);
+    }
+
+    /// `/status`, parsed.
+    #[track_caller]
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let (code, body) = self.get("/status");
+        assert_eq!(code, 200, "/status says {body}");
+        serde_json::from_str(&body).expect("/status is JSON")
+    }
+
+    /// Sum of all series of a metric whose labels contain every one of `labels`, e.g.
+    /// `verdict="DUPLICATE"`; 0 while there is no such series.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (code, body) = self.get("/metrics");
+        assert_eq!(code, 200, "/metrics says {body}");
+        body.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter(|(series, _)| series.split('{').next() == Some(name))
+            .filter(|(series, _)| labels.iter().all(|label| series.contains(label)))
+            .map(|(_, value)| value.parse::<f64>().expect("a number"))
+            .sum()
+    }
+
+    /// Sends a signal by name: `TERM`, `KILL`, `STOP`, `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.pid, name);
+    }
+
+    /// Kills the daemon as a crash does and waits until it is gone.
+    pub(crate) fn kill9(&self) {
+        self.signal("KILL");
+        self.child.lock().expect("child").wait().expect("wait for the daemon");
+    }
+
+    /// Waits until the daemon ends by itself and returns its exit code.
+    #[track_caller]
+    pub(crate) fn wait_exit(&self, deadline: Duration) -> Option<i32> {
+        let ended = wait::holds_within(deadline, || self.exit_status().is_some());
+        assert!(ended, "the daemon did not end within {deadline:?}\n{}", self.log_tail());
+        self.exit_status().expect("ended").code()
+    }
+
+    /// Ends the daemon as an orchestrator does and asserts that it ended cleanly.
+    #[track_caller]
+    pub(crate) fn stop(&self) {
+        self.signal("TERM");
+        let code = self.wait_exit(Duration::from_secs(30));
+        assert_eq!(code, Some(0), "exit code after SIGTERM\n{}", self.log_tail());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(mut child) = self.child.lock() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the daemon (pid {}) ---\n{}", self.pid, self.log_tail());
+        }
+    }
+}
+
+/// Runs another command of the binary to its end: exit code, standard output, standard error.
+pub(crate) fn pgsluice(
+    arguments: &[&str],
+    config: Option<&str>,
+    variables: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
+    let mut command = dies_with_us("KILL", env!("CARGO_BIN_EXE_pgsluice"));
+    command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+    if let Some(config) = config {
+        command.arg("--config").arg(write_config(config));
+    }
+    let output = command.output().expect("run pgsluice");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn write_config(config: &str) -> PathBuf {
+    let path = scratch().join(format!("pgsluice-{}.toml", next_number()));
+    std::fs::write(&path, config).expect("write a configuration file");
+    path
+}
+
+/// `127.0.0.1:PORT` in the log line that speaks of the admin port.
+fn admin_address(line: &str) -> Option<String> {
+    if !line.contains("admin") {
+        return None;
+    }
+    let (_, rest) = line.split_once("127.0.0.1:")?;
+    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    (port != "0" && !port.is_empty()).then(|| format!("127.0.0.1:{port}"))
+}
+
+fn http_get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let malformed = || std::io::Error::other("not an HTTP answer");
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding: chunked"), "chunked: {head}");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(malformed)?;
+    Ok((code, body.to_owned()))
+}

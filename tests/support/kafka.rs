@@ -1,0 +1,364 @@
+//! A real Apache Kafka, topics and records for tests, and the operator's own tools.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{
+    BorrowedMessage, DeliveryResult, Header, Headers, Message, OwnedHeaders, OwnedMessage,
+};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::util::Timeout;
+use rdkafka::{ClientContext, Timestamp};
+
+use super::process::{dies_with_us, next_number, scratch, spawn};
+use super::wait;
+
+/// Names the address of a running broker; without it the test process starts its own.
+const ADDRESS_VARIABLE: &str = "PGSLUICE_TEST_KAFKA";
+/// The first start may have to fetch Kafka's jars.
+const START_DEADLINE: Duration = Duration::from_secs(300);
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The broker's `bootstrap.servers`; starts the broker on first use.
+pub(crate) fn brokers() -> &'static str {
+    static BROKERS: OnceLock<String> = OnceLock::new();
+    BROKERS.get_or_init(|| {
+        let address = std::env::var(ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty());
+        let address = address.unwrap_or_else(start);
+        let client: BaseConsumer = client_config(&address).create().expect("create a client");
+        wait::until("Kafka answers", Duration::from_secs(60), || {
+            client.fetch_metadata(None, Duration::from_secs(5)).is_ok()
+        });
+        address
+    })
+}
+
+fn start() -> String {
+    let directory = scratch().join("kafka");
+    let log = std::fs::File::create(scratch().join("kafka.log")).expect("create the broker's log");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka/run.sh");
+    let mut command = dies_with_us("KILL", script);
+    command.arg(&directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let mut broker = spawn(command);
+    let address_file = directory.join("bootstrap.servers");
+    wait::for_some("Kafka starts", START_DEADLINE, || {
+        if let Some(status) = broker.try_wait().expect("look at the broker") {
+            let log = std::fs::read_to_string(scratch().join("kafka.log")).unwrap_or_default();
+            panic!("Kafka ended with {status}; is scripts/install.sh needed?\n{log}");
+        }
+        let address = std::fs::read_to_string(&address_file).ok()?;
+        address.ends_with('\n').then(|| address.trim().to_owned())
+    })
+}
+
+fn client_config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    config
+}
+
+/// Waits for an admin call; they are asynchronous in the client.
+fn wait_for<T>(call: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("build a runtime").block_on(call)
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    client_config(brokers()).create().expect("create an admin client")
+}
+
+/// Creates a topic whose name is `name` and a number of its own.
+pub(crate) fn topic(name: &str, partitions: i32) -> String {
+    let topic = format!("{name}-{}-{}", std::process::id(), next_number());
+    create_topic(&topic, partitions);
+    topic
+}
+
+/// Creates a topic of exactly that name and waits until its partitions have leaders.
+pub(crate) fn create_topic(topic: &str, partitions: i32) {
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let options = AdminOptions::new().operation_timeout(Some(CALL_DEADLINE));
+    let created = wait_for(admin().create_topics([&new], &options)).expect("create a topic");
+    created[0].as_ref().unwrap_or_else(|(name, error)| panic!("create {name}: {error}"));
+    wait::until("the topic has leaders", CALL_DEADLINE, || {
+        partition_count(topic) == usize::try_from(partitions).ok()
+    });
+}
+
+/// How many partitions with a leader a topic has; `None` while it does not exist.
+pub(crate) fn partition_count(topic: &str) -> Option<usize> {
+    let client: BaseConsumer = client_config(brokers()).create().expect("create a client");
+    let metadata = client.fetch_metadata(Some(topic), CALL_DEADLINE).expect("read metadata");
+    let partitions = metadata.topics().first()?.partitions();
+    (!partitions.is_empty()).then(|| partitions.iter().filter(|p| p.leader() >= 0).count())
+}
+
+/// The offset after the last record (and marker) of a partition.
+pub(crate) fn end_offset(topic: &str, partition: i32) -> i64 {
+    let client: BaseConsumer = client_config(brokers()).create().expect("create a client");
+    client.fetch_watermarks(topic, partition, CALL_DEADLINE).expect("read the end offset").1
+}
+
+/// The group's committed offset; `None` where there is none.
+pub(crate) fn committed(group: &str, topic: &str, partition: i32) -> Option<i64> {
+    let client: BaseConsumer =
+        client_config(brokers()).set("group.id", group).create().expect("create a client");
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition(topic, partition);
+    let found = client.committed_offsets(wanted, CALL_DEADLINE).expect("read committed offsets");
+    match found.elements()[0].offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// Runs Kafka's own `kafka-consumer-groups` and returns what it printed.
+pub(crate) fn consumer_groups_tool(arguments: &[&str]) -> String {
+    let fetch = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka/fetch.sh");
+    let lib = Command::new(fetch).output().expect("run scripts/kafka/fetch.sh");
+    assert!(lib.status.success(), "Kafka's jars are missing: run scripts/install.sh");
+    let class_path = format!("{}/*", String::from_utf8_lossy(&lib.stdout).trim());
+    let output = Command::new("java")
+        .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path])
+        .arg("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand")
+        .args(["--bootstrap-server", brokers()])
+        .args(arguments)
+        .output()
+        .expect("run java");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kafka-consumer-groups: {printed}{errors}");
+    printed
+}
+
+/// Where the broker put a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+}
+
+/// A record to produce: without key, value and headers until they are given.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outgoing {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+    partition: Option<i32>,
+    timestamp: Option<i64>,
+}
+
+impl Outgoing {
+    /// A record with that key and that value.
+    pub(crate) fn new(key: &str, value: impl Into<Vec<u8>>) -> Self {
+        Self { key: Some(key.into()), value: Some(value.into()), ..Self::default() }
+    }
+
+    /// A record with a value and a null key.
+    pub(crate) fn without_key(value: impl Into<Vec<u8>>) -> Self {
+        Self { value: Some(value.into()), ..Self::default() }
+    }
+
+    /// A record with that key and a null value.
+    pub(crate) fn tombstone(key: &str) -> Self {
+        Self { key: Some(key.into()), ..Self::default() }
+    }
+
+    /// Appends a header; `None` is Kafka's null.
+    pub(crate) fn header(mut self, name: &str, value: Option<&[u8]>) -> Self {
+        self.headers.push((name.into(), value.map(<[u8]>::to_vec)));
+        self
+    }
+
+    /// Chooses the partition instead of the key's.
+    pub(crate) fn on(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Sets the producer's timestamp, in milliseconds.
+    pub(crate) fn at(mut self, timestamp: i64) -> Self {
+        self.timestamp = Some(timestamp);
+        self
+    }
+}
+
+/// Remembers where each record went, by the number it was sent under.
+#[derive(Clone, Default)]
+struct Deliveries(Arc<Mutex<Vec<Option<Place>>>>);
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<usize>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
+        if let Ok(message) = result {
+            let place = Place { partition: message.partition(), offset: message.offset() };
+            self.0.lock().expect("deliveries")[*index] = Some(place);
+        }
+    }
+}
+
+/// Produces records to one topic and knows where they went.
+pub(crate) struct Producer {
+    topic: String,
+    client: BaseProducer<Deliveries>,
+    deliveries: Deliveries,
+}
+
+impl Producer {
+    /// A producer that partitions as Java's does.
+    pub(crate) fn new(topic: &str) -> Self {
+        Self::with(topic, &[])
+    }
+
+    /// A transactional producer, initialised.
+    pub(crate) fn transactional(topic: &str) -> Self {
+        let producer = Self::with(topic, &[("transactional.id", topic)]);
+        producer.client.init_transactions(CALL_DEADLINE).expect("init transactions");
+        producer
+    }
+
+    fn with(topic: &str, properties: &[(&str, &str)]) -> Self {
+        let deliveries = Deliveries::default();
+        let mut config = client_config(brokers());
+        config.set("partitioner", "murmur2_random").set("linger.ms", "5");
+        config.set("enable.idempotence", "true").set("message.max.bytes", "10000000");
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
+        let client = config.create_with_context(deliveries.clone()).expect("create a producer");
+        Self { topic: topic.into(), client, deliveries }
+    }
+
+    /// Produces one record and waits for its place.
+    pub(crate) fn send(&self, record: Outgoing) -> Place {
+        self.send_all([record])[0]
+    }
+
+    /// Produces records in order and waits until the broker has them all.
+    pub(crate) fn send_all(&self, records: impl IntoIterator<Item = Outgoing>) -> Vec<Place> {
+        let first = self.deliveries.0.lock().expect("deliveries").len();
+        for record in records {
+            self.enqueue(&record);
+        }
+        self.client.flush(Timeout::After(CALL_DEADLINE)).expect("flush");
+        let places = self.deliveries.0.lock().expect("deliveries");
+        places[first..].iter().map(|place| place.expect("the broker took the record")).collect()
+    }
+
+    fn enqueue(&self, outgoing: &Outgoing) {
+        let index = {
+            let mut places = self.deliveries.0.lock().expect("deliveries");
+            places.push(None);
+            places.len() - 1
+        };
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &outgoing.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let mut record: BaseRecord<'_, [u8], [u8], Box<usize>> =
+            BaseRecord::with_opaque_to(&self.topic, Box::new(index)).headers(headers);
+        record.key = outgoing.key.as_deref();
+        record.payload = outgoing.value.as_deref();
+        record.partition = outgoing.partition;
+        record.timestamp = outgoing.timestamp;
+        while let Err((error, refused)) = self.client.send(record) {
+            let queue_full =
+                error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull);
+            assert!(queue_full, "produce: {error}");
+            self.client.poll(Duration::from_millis(10));
+            record = refused;
+        }
+        self.client.poll(Duration::ZERO);
+    }
+
+    /// Begins a transaction.
+    pub(crate) fn begin(&self) {
+        self.client.begin_transaction().expect("begin");
+    }
+
+    /// Commits it.
+    pub(crate) fn commit(&self) {
+        self.client.commit_transaction(CALL_DEADLINE).expect("commit");
+    }
+
+    /// Aborts it.
+    pub(crate) fn abort(&self) {
+        self.client.abort_transaction(CALL_DEADLINE).expect("abort");
+    }
+}
+
+/// A record as read back from a topic, with everything that must survive byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Incoming {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp: Option<i64>,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Incoming {
+    fn new(message: &OwnedMessage) -> Self {
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: match message.timestamp() {
+                Timestamp::CreateTime(time) => Some(time),
+                _ => None,
+            },
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
+        }
+    }
+
+    /// The last header of that name, as text.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().rev().find(|(header, _)| header == name)?;
+        Some(String::from_utf8_lossy(value.as_deref()?).into_owned())
+    }
+}
+
+/// Everything in a topic now, by partition and offset; empty while the topic does not exist.
+pub(crate) fn read_all(topic: &str) -> Vec<Incoming> {
+    let Some(partitions) = partition_count(topic) else { return Vec::new() };
+    let client: BaseConsumer = client_config(brokers())
+        .set("group.id", "reader-of-tests")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .create()
+        .expect("create a consumer");
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions).expect("few partitions") {
+        assignment
+            .add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("a valid offset");
+    }
+    client.assign(&assignment).expect("assign");
+    let mut open = partitions;
+    let mut found = Vec::new();
+    while open > 0 {
+        let polled = client.poll(CALL_DEADLINE).expect("records or the end of the partition");
+        match polled.as_ref().map(BorrowedMessage::detach) {
+            Ok(message) => found.push(Incoming::new(&message)),
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(error) => panic!("read {topic}: {error}"),
+        }
+    }
+    found.sort_by_key(|record| (record.partition, record.offset));
+    found
+}

@@ -1,0 +1,216 @@
+//! A throw-away PostgreSQL cluster for each test process, and a fresh database for each test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use postgres::{Client, NoTls};
+
+use super::process::{dies_with_us, free_port, is_root, next_number, scratch, signal};
+use super::wait;
+
+/// Long enough for crash recovery on a busy machine.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running cluster on a loopback port and a unix socket, with its data in the scratch directory.
+pub(crate) struct Postgres {
+    directory: PathBuf,
+    port: u16,
+    server: Mutex<Option<Child>>,
+}
+
+impl Postgres {
+    /// The cluster all tests of this process share. It ends with the process.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        SHARED.get_or_init(Self::own)
+    }
+
+    /// A cluster of one's own, for a test that stops or kills it.
+    pub(crate) fn own() -> Self {
+        let directory = scratch().join(format!("postgres-{}", next_number()));
+        std::fs::create_dir(&directory).expect("create the cluster's directory");
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(&directory));
+        }
+        let data = directory.join("data");
+        run(unprivileged(&binary("initdb"))
+            .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"])
+            .args(["--no-sync", "-D"])
+            .arg(&data));
+        let postgres = Self { directory, port: free_port(), server: Mutex::new(None) };
+        postgres.start();
+        postgres
+    }
+
+    /// Starts the stopped server on its old port and waits until it answers.
+    pub(crate) fn start(&self) {
+        let mut server = self.server.lock().expect("server");
+        assert!(server.is_none(), "the server runs already");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(scratch().join(format!("postgres-{}.log", self.port)))
+            .expect("open the server's log");
+        let mut command = unprivileged(&binary("postgres"));
+        command.arg("-D").arg(self.directory.join("data"));
+        for setting in [
+            format!("port={}", self.port),
+            "listen_addresses=127.0.0.1".into(),
+            format!("unix_socket_directories={}", self.directory.display()),
+            "max_connections=300".into(),
+            // A crash of the server is tested with SIGKILL, which keeps the page cache; only a
+            // power cut would show the difference.
+            "fsync=off".into(),
+            "log_min_messages=warning".into(),
+        ] {
+            command.args(["-c", &setting]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        *server = Some(super::process::spawn(command));
+        wait::until("PostgreSQL answers", START_DEADLINE, || self.try_connect("postgres").is_ok());
+    }
+
+    /// Stops the server as an administrator's fast shutdown does: open transactions roll back.
+    pub(crate) fn stop(&self) {
+        let mut server = self.server.lock().expect("server").take().expect("the server runs");
+        signal(server.id(), "INT");
+        server.wait().expect("wait for PostgreSQL");
+    }
+
+    /// Kills the server and all its backends at once, as a crash of the machine's process table.
+    pub(crate) fn kill9_all(&self) {
+        let mut server = self.server.lock().expect("server").take().expect("the server runs");
+        let children = Command::new("pgrep").args(["-P", &server.id().to_string()]).output();
+        // Stopped first, so that it does not react to the death of its children.
+        signal(server.id(), "STOP");
+        for child in String::from_utf8_lossy(&children.expect("run pgrep").stdout).lines() {
+            // A background worker may have ended by itself since it was listed.
+            let _ = Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status();
+        }
+        signal(server.id(), "KILL");
+        server.wait().expect("wait for PostgreSQL");
+    }
+
+    /// A fresh, empty database; `name` makes it recognisable in logs.
+    pub(crate) fn database(&self, name: &str) -> Database {
+        let name = format!("{name}_{}", next_number());
+        self.try_connect("postgres")
+            .expect("connect")
+            .batch_execute(&format!("create database {name}"))
+            .expect("create a database");
+        Database { name, port: self.port }
+    }
+
+    fn try_connect(&self, database: &str) -> Result<Client, postgres::Error> {
+        Client::connect(&url(self.port, database), NoTls)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Ok(Some(mut server)) = self.server.lock().map(|mut server| server.take()) {
+            signal(server.id(), "QUIT");
+            let _ = server.wait();
+        }
+    }
+}
+
+/// A database of one test.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    pub(crate) name: String,
+    port: u16,
+}
+
+impl Database {
+    /// What goes into `postgres.url`.
+    pub(crate) fn url(&self) -> String {
+        url(self.port, &self.name)
+    }
+
+    /// A connection of the test's own.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(&self.url(), NoTls).expect("connect to the test's database")
+    }
+
+    /// Runs statements that give no rows.
+    #[track_caller]
+    pub(crate) fn execute(&self, sql: &str) {
+        self.connect().batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// All rows of a query, every value as text, `None` for NULL.
+    #[track_caller]
+    pub(crate) fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// [`Self::rows`] where the database may be down or the tables may not be there yet.
+    pub(crate) fn try_rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, postgres::Error> {
+        let messages = Client::connect(&self.url(), NoTls)?.simple_query(sql)?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| match message {
+                postgres::SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+                }
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The first column of the only row, as text.
+    #[track_caller]
+    pub(crate) fn text(&self, sql: &str) -> Option<String> {
+        let rows = self.rows(sql);
+        assert_eq!(rows.len(), 1, "one row expected of {sql}");
+        rows[0][0].clone()
+    }
+
+    /// The first column of the only row, as a number; 0 while the tables are not there yet.
+    pub(crate) fn count(&self, sql: &str) -> i64 {
+        let first = |rows: Vec<Vec<Option<String>>>| rows.first()?.first()?.clone()?.parse().ok();
+        self.try_rows(sql).ok().and_then(first).unwrap_or(0)
+    }
+}
+
+fn url(port: u16, database: &str) -> String {
+    format!("postgres://postgres@127.0.0.1:{port}/{database}?connect_timeout=5")
+}
+
+/// The newest installed server program of that name; 15 is the oldest version supported.
+fn binary(name: &str) -> PathBuf {
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = installed
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|version| *version >= 15)
+        .max();
+    if let Some(version) = newest {
+        return Path::new("/usr/lib/postgresql").join(version.to_string()).join("bin").join(name);
+    }
+    let bindir = Command::new("pg_config").arg("--bindir").output().unwrap_or_else(|_| {
+        panic!("PostgreSQL 15 or newer is not installed: run scripts/install.sh")
+    });
+    Path::new(String::from_utf8_lossy(&bindir.stdout).trim()).join(name)
+}
+
+/// PostgreSQL refuses to run as root.
+fn unprivileged(program: &Path) -> Command {
+    if !is_root() {
+        return dies_with_us("QUIT", program);
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=QUIT"])
+        .arg(program)
+        .current_dir("/");
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {errors}");
+}
