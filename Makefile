@@ -1,0 +1,29 @@
+# The development commands. Each installs first what it needs beside the Rust toolchain
+# (scripts/install.sh, quick when nothing is missing).
+
+.PHONY: test demo bench lint clean install
+
+# Every test, unit and integration, against a real Kafka and a real PostgreSQL.
+test: install
+	scripts/test.sh $(TEST_ARGS)
+
+# A tour in one terminal: events in, rows out. KAFKA=real uses Apache Kafka, not the embedded broker.
+demo: install
+	demo/run.sh
+
+# Events per second and CPU per event beside pgbench, in one run. See bench/README.md.
+bench: install
+	bench/run.sh
+
+# Formatting, lints and documentation, as CI checks them.
+lint: install
+	cargo fmt --check
+	cargo clippy --profile test --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --profile test --no-deps
+
+clean:
+	cargo clean
+	rm -rf .cache
+
+install:
+	@scripts/install.sh

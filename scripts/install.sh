@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Installs what building, testing and the demo need beside the Rust toolchain: a C++ compiler and
+# the libraries librdkafka is linked with, PostgreSQL, and a JVM with Maven for the real Kafka.
+# Debian 12 and relatives. Does nothing, quickly, when everything is there.
+set -euo pipefail
+
+missing=()
+# need PACKAGE COMMAND...: the package is missing when the command fails.
+need() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+installed_server() {
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' || pg_config --bindir
+}
+header() {
+    echo "#include <$1>" | g++ -E -x c++ - -o /dev/null
+}
+
+need g++ command -v g++
+need make command -v make
+need pkg-config command -v pkg-config
+need libssl-dev header openssl/ssl.h
+need zlib1g-dev header zlib.h
+need postgresql installed_server
+need postgresql-client command -v psql
+need default-jre-headless command -v java
+need maven command -v mvn
+need curl command -v curl
+need procps command -v pgrep
+need util-linux command -v setpriv
+
+[ "${#missing[@]}" -gt 0 ] || exit 0
+
+echo "install.sh: missing, to be installed with apt-get: ${missing[*]}"
+command -v apt-get >/dev/null || {
+    echo "install.sh: no apt-get here; please install them by your system's own means" >&2
+    exit 3
+}
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || {
+        echo "install.sh: not root and no sudo; please install them as root" >&2
+        exit 3
+    }
+    as_root=(sudo)
+fi
+apt() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -qq "$@"
+}
+if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
+    echo "install.sh: apt has no package lists yet, fetching them"
+    apt update
+fi
+apt install --no-install-recommends "${missing[@]}" || {
+    echo "install.sh: that failed; trying again with fresh package lists"
+    apt update
+    apt install --no-install-recommends "${missing[@]}"
+}

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# All tests: starts one real Kafka for all test binaries, then `cargo test`; arguments are passed
+# on to it. Each test binary starts its own throw-away PostgreSQL.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+# shellcheck source=ports.sh
+source scripts/ports.sh
+
+work=$(mktemp -d)
+kafka=
+finish() {
+    if [ -n "$kafka" ]; then
+        kill "$kafka" 2>/dev/null || true
+        wait "$kafka" 2>/dev/null || true
+    fi
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+if [ -z "${PGSLUICE_TEST_KAFKA:-}" ]; then
+    # Fetched before anything is started, so that a failing download says so.
+    scripts/kafka/fetch.sh >/dev/null
+    setpriv --pdeathsig KILL scripts/kafka/run.sh "$work/kafka" >"$work/kafka.log" 2>&1 &
+    kafka=$!
+    for _ in $(seq 300); do
+        if [ -s "$work/kafka/bootstrap.servers" ]; then break; fi
+        kill -0 "$kafka" 2>/dev/null || { cat "$work/kafka.log" >&2; exit 3; }
+        sleep 0.2
+    done
+    PGSLUICE_TEST_KAFKA=$(cat "$work/kafka/bootstrap.servers")
+    export PGSLUICE_TEST_KAFKA
+    wait_port "${PGSLUICE_TEST_KAFKA##*:}" 60 || { cat "$work/kafka.log" >&2; exit 3; }
+    echo "test.sh: Kafka listens on $PGSLUICE_TEST_KAFKA"
+fi
+
+cargo test "$@"
