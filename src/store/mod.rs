@@ -1,1 +1,12 @@
 //! Rows and their SQL; no decisions.
+
+pub mod aggregate;
+pub mod binder;
+pub mod dead_letter;
+pub mod fold;
+pub mod group_move;
+pub mod name;
+pub mod notification;
+pub mod parameter;
+pub mod query;
+pub mod statement;

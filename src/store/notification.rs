@@ -1,0 +1,292 @@
+//! `notification_t`: the latest outcome of each record, for people and user interfaces. Nothing is
+//! ever decided on it.
+
+use std::borrow::Cow;
+
+use crate::event::Event;
+use crate::fault::{Fault, FaultKind};
+use crate::record::{Record, StreamId};
+use crate::store::binder::{Bind, Binder, Slot};
+use crate::store::name::Schema;
+use crate::store::parameter::Cell;
+use crate::store::query::{Columns, Query, column};
+use crate::store::statement::{Guard, Notify};
+use crate::verdict::{Reason, Verdict};
+
+/// The part of a statement that notes the events of the groups that moved as APPLIED; `None` when
+/// none are to be written.
+pub fn applied(schema: &Schema, guard: Guard, notify: Notify, b: &mut Binder) -> Option<String> {
+    let Notify::Row { context, json } = notify else { return None };
+    let table = schema.table("notification_t");
+    let mut columns = vec![
+        ("stream", b.group(Slot::Stream, Bind::Int4)),
+        (r#""offset""#, b.event(Slot::EventOffset, Bind::Int8)),
+        ("event_id", b.event(Slot::EventId, Bind::Text)),
+        ("event_type", b.event(Slot::EventType, Bind::Text)),
+        ("aggregate_type", b.group(Slot::AggregateType, Bind::Text)),
+        ("aggregate_id", b.group(Slot::AggregateId, Bind::Text)),
+        ("aggregate_version", b.event(Slot::EventVersion, Bind::Int8)),
+        ("event_ts", b.event(Slot::EventTime, Bind::Timestamptz)),
+    ];
+    if context {
+        columns.extend([
+            ("host_id", b.event(Slot::Tenant, Bind::Text)),
+            ("user_id", b.event(Slot::User, Bind::Text)),
+            ("nonce", b.event(Slot::Nonce, Bind::Int8)),
+            ("transaction_id", b.event(Slot::Transaction, Bind::Text)),
+            ("correlation_id", b.event(Slot::Correlation, Bind::Text)),
+            ("causation_id", b.event(Slot::Causation, Bind::Text)),
+        ]);
+    }
+    if json {
+        columns.push(("event_json", b.event(Slot::EventJson, Bind::Jsonb)));
+    }
+    let from = b.moved_events();
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let values: Vec<&str> = columns.iter().map(|(_, value)| value.as_str()).collect();
+    let conflict = match guard {
+        Guard::First => "do nothing",
+        // A re-drive turns the outcome of the record it stands for.
+        Guard::Seen => {
+            "do update set status = excluded.status, reason = null, sqlstate = null, error = null, \
+             process_ts = excluded.process_ts\n  where t.status in ('DEAD_LETTERED', 'PARKED')"
+        }
+    };
+    Some(format!(
+        r#"noted as (
+  insert into {table} as t ({}, status)
+  select {}, 'APPLIED' from {from}
+  on conflict (stream, "offset") {conflict}
+)"#,
+        names.join(", "),
+        values.join(", "),
+    ))
+}
+
+/// The outcome of one record, to be noted.
+#[derive(Debug)]
+pub struct Note<'a> {
+    /// The stream the record stands in.
+    pub stream: StreamId,
+    /// The record.
+    pub event: &'a Event,
+    /// Its outcome.
+    pub verdict: Verdict,
+    /// The reason behind it.
+    pub reason: Option<Reason>,
+    /// What went wrong, by code and name.
+    pub trouble: Trouble<'a>,
+    /// With the event as JSON.
+    pub json: bool,
+}
+
+/// What is known of a failure besides its reason.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trouble<'a> {
+    /// What the database answered.
+    pub fault: Option<&'a Fault>,
+    /// The configured field, column or pointer that is at fault.
+    pub field: Option<&'a str>,
+}
+
+impl Trouble<'_> {
+    /// One line made of codes and names, never of values (INV-9).
+    pub fn sentence(&self, reason: Reason) -> String {
+        let mut text = reason.as_str().replace('_', " ");
+        if let Some(field) = self.field {
+            text.push_str(": ");
+            text.push_str(field);
+        }
+        if let Some(fault) = self.fault {
+            text.push_str(": ");
+            text.push_str(&fault.to_string());
+        }
+        text
+    }
+}
+
+/// The insert of notes. `from` are further tables it selects from, e.g. a proof of ownership.
+/// A row of the record is left as it is, except that a dead letter or a parked record may change.
+pub fn insert<'a>(
+    schema: &Schema,
+    notes: &'a [Note<'a>],
+    from: &str,
+    query: &mut Query<'a>,
+) -> String {
+    let (names, rows) = query.rows(columns(notes));
+    format!(
+        r#"insert into {} as t ({names})
+  select r.* from {rows} as r({names}){from}
+  on conflict (stream, "offset") do update set status = excluded.status, reason = excluded.reason,
+    sqlstate = excluded.sqlstate, error = excluded.error, process_ts = pg_catalog.now()
+  where t.status in ('DEAD_LETTERED', 'PARKED') and excluded.status <> t.status"#,
+        schema.table("notification_t"),
+    )
+}
+
+fn columns<'a>(notes: &'a [Note<'a>]) -> Columns<'a> {
+    let of = |cell: fn(&'a Note<'a>) -> Cell<'a>| column(notes, cell);
+    let text = |get: fn(&'a Event) -> Option<&'a str>| {
+        column(notes, move |note| Cell::shown(get(note.event)))
+    };
+    let mut columns = vec![
+        ("stream", Bind::Int4, of(|n| Cell::Int(n.stream.0.into()))),
+        (r#""offset""#, Bind::Int8, of(|n| Cell::Int(n.event.offset().0))),
+        ("status", Bind::Text, of(|n| Cell::text(Some(n.verdict.as_str())))),
+        ("reason", Bind::Text, of(|n| Cell::text(n.reason.map(Reason::as_str)))),
+        ("sqlstate", Bind::Text, of(|n| n.trouble.sqlstate())),
+        ("error", Bind::Text, of(Note::error)),
+        ("event_json", Bind::Jsonb, of(Note::json)),
+    ];
+    columns.extend(event_columns(notes, text));
+    columns
+}
+
+/// What the event says about itself.
+fn event_columns<'a>(
+    notes: &'a [Note<'a>],
+    text: impl Fn(fn(&'a Event) -> Option<&'a str>) -> Vec<Cell<'a>>,
+) -> Columns<'a> {
+    vec![
+        ("event_id", Bind::Text, text(|e| e.envelope.event_id.as_deref())),
+        ("event_type", Bind::Text, text(|e| e.envelope.event_type.as_deref())),
+        (
+            "aggregate_type",
+            Bind::Text,
+            text(|e| e.envelope.aggregate.as_ref().map(|a| &*a.aggregate_type)),
+        ),
+        ("aggregate_id", Bind::Text, text(|e| e.envelope.aggregate.as_ref().map(|a| &*a.id))),
+        (
+            "aggregate_version",
+            Bind::Int8,
+            column(notes, |n| Cell::int(n.event.envelope.version.map(|v| v.0))),
+        ),
+        ("event_ts", Bind::Timestamptz, column(notes, |n| time(n.event))),
+        ("host_id", Bind::Text, text(|e| e.envelope.tenant.as_deref())),
+        ("user_id", Bind::Text, text(|e| e.envelope.user.as_deref())),
+        ("nonce", Bind::Int8, column(notes, |n| Cell::int(n.event.envelope.nonce))),
+        ("transaction_id", Bind::Text, text(|e| e.envelope.transaction_id.as_deref())),
+        ("correlation_id", Bind::Text, text(|e| e.envelope.correlation_id.as_deref())),
+        ("causation_id", Bind::Text, text(|e| e.envelope.causation_id.as_deref())),
+    ]
+}
+
+impl<'a> Note<'a> {
+    fn error(&'a self) -> Cell<'a> {
+        let failed = matches!(
+            self.verdict,
+            Verdict::DeadLettered | Verdict::Parked | Verdict::Rejected | Verdict::Discarded
+        );
+        match self.reason {
+            Some(reason) if failed => Cell::Text(self.trouble.sentence(reason).into()),
+            Some(_) | None => Cell::Null,
+        }
+    }
+
+    fn json(&'a self) -> Cell<'a> {
+        if self.json { event_json(&self.event.record) } else { Cell::Null }
+    }
+}
+
+impl<'a> Trouble<'a> {
+    /// The server's code.
+    pub fn sqlstate(&self) -> Cell<'a> {
+        match self.fault {
+            Some(Fault { kind: FaultKind::Server(code), .. }) => Cell::text(Some(code.as_str())),
+            _ => Cell::Null,
+        }
+    }
+}
+
+/// When the event happened.
+pub(crate) fn time(event: &Event) -> Cell<'_> {
+    event.envelope.time.map_or(Cell::Null, |time| Cell::Timestamp(time.as_microsecond()))
+}
+
+/// A record's value where `jsonb` can hold it, NULL otherwise: a notification must never be the
+/// reason why an event fails.
+pub fn event_json(record: &Record) -> Cell<'_> {
+    let Some(bytes) = record.value.as_deref() else { return Cell::Null };
+    let Ok(text) = std::str::from_utf8(bytes) else { return Cell::Null };
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(value) if fits_jsonb(&value) => Cell::Json(Cow::Borrowed(text)),
+        Ok(_) | Err(_) => Cell::Null,
+    }
+}
+
+/// Whether `jsonb` takes the value: no U+0000 in a text, no number beyond what `numeric` holds.
+/// The parser has bounded the depth.
+fn fits_jsonb(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null | serde_json::Value::Bool(_) => true,
+        serde_json::Value::Number(number) => fits_numeric(number.as_str()),
+        serde_json::Value::String(text) => !text.contains('\0'),
+        serde_json::Value::Array(values) => values.iter().all(fits_jsonb),
+        serde_json::Value::Object(members) => {
+            members.iter().all(|(name, value)| !name.contains('\0') && fits_jsonb(value))
+        }
+    }
+}
+
+/// Far inside the limits of `numeric`, which are 131,072 digits before and 16,383 after the point.
+fn fits_numeric(digits: &str) -> bool {
+    const MOST: usize = 4_000;
+    let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
+    let exponent: Option<i32> = exponent.parse().ok();
+    mantissa.len() <= MOST && exponent.is_some_and(|e| e.unsigned_abs() as usize <= MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::SqlState;
+
+    fn record(value: &[u8]) -> Record {
+        let partition = crate::record::TopicPartition { topic: "t".into(), partition: 0 };
+        Record {
+            partition,
+            offset: crate::record::Offset(1),
+            generation: crate::record::Generation(1),
+            timestamp: None,
+            timestamp_type: crate::record::TimestampType::NotAvailable,
+            key: None,
+            value: Some(value.into()),
+            headers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_json_that_jsonb_takes_is_shown() {
+        let shown = |value: &[u8]| event_json(&record(value)) != Cell::Null;
+        assert!(shown(br#"{"a":[1.50,"x",null,true]}"#));
+        for refused in [
+            &br#"{"a":"\u0000"}"#[..],
+            br#"{"\u0000":1}"#,
+            br#"["\ud800"]"#,
+            b"1e131072",
+            b"1e-20000",
+            b"{",
+            b"",
+            b"\xff",
+        ] {
+            assert!(!shown(refused), "{}", String::from_utf8_lossy(refused));
+        }
+    }
+
+    #[test]
+    fn the_sentence_is_made_of_codes_and_names() {
+        let fault = Fault {
+            kind: FaultKind::Server(SqlState(*b"23514")),
+            constraint: Some("positive".into()),
+            table: Some("public.stock".into()),
+            column: None,
+        };
+        let trouble = Trouble { fault: Some(&fault), field: None };
+        assert_eq!(
+            trouble.sentence(Reason::ConstraintViolation),
+            "constraint violation: sqlstate 23514, constraint positive, table public.stock"
+        );
+        let trouble = Trouble { fault: None, field: Some("value:/eventId") };
+        assert_eq!(trouble.sentence(Reason::FieldMissing), "field missing: value:/eventId");
+    }
+}
