@@ -1,1 +1,71 @@
-//! The configuration: defaults, then a file, then `PGSLUICE__SECTION__KEY` variables.
+//! The configuration: `config/default.toml` first, then a file, then `PGSLUICE__SECTION__KEY`
+//! variables. `config/default.toml` holds every key with its default and is the manual; the
+//! structs here hold what was read, checked and resolved.
+//!
+//! Every problem is found in one pass and reported with its key and the place it was read from,
+//! see [`load`].
+
+mod decode;
+mod kafka;
+mod limits;
+mod load;
+mod postgres;
+mod read;
+mod route;
+mod source;
+mod surface;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use decode::{
+    DecodeConfig, FieldSource, FieldSources, Format, NumberTime, Tombstone, VersionSource,
+};
+pub use kafka::{KafkaConfig, StartFrom};
+pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
+pub use load::{DEFAULT_TOML, load};
+pub use postgres::{Durability, Migrate, PostgresConfig, UrlError};
+pub use read::{ConfigProblem, ConfigProblems};
+pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
+pub use source::Place;
+pub use surface::{
+    AdminConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,
+    NotificationConfig, NotificationWrite,
+};
+pub use units::Bytes;
+
+/// The whole configuration, checked and resolved.
+///
+/// `Debug` prints no secret: the database URL is a `SecretString`, and of the Kafka properties
+/// only the names are shown.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What happens to an event that no route matches; asked only where routes are configured.
+    pub on_unmatched: OnUnmatched,
+    /// Where records come from.
+    pub kafka: KafkaConfig,
+    /// What is gathered before it is dispatched.
+    pub batch: BatchConfig,
+    /// Bounds on memory and work.
+    pub limits: LimitsConfig,
+    /// How records are read.
+    pub decode: DecodeConfig,
+    /// How events are ordered.
+    pub group: GroupConfig,
+    /// Where rows go.
+    pub postgres: PostgresConfig,
+    /// Routes, first match wins. Empty: every event takes the default document route.
+    pub routes: Vec<RouteConfig>,
+    /// What happens to poison.
+    pub dead_letter: DeadLetterConfig,
+    /// Which outcomes leave a row.
+    pub notification: NotificationConfig,
+    /// Retries of a single aggregate.
+    pub retry: RetryConfig,
+    /// How the process ends.
+    pub shutdown: ShutdownConfig,
+    /// The admin port.
+    pub admin: AdminConfig,
+    /// Logs.
+    pub log: LogConfig,
+}

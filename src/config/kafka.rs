@@ -1,0 +1,216 @@
+//! Where records come from, and the librdkafka properties that the guarantees rest on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use config::ValueKind;
+use jiff::Timestamp;
+
+use super::read::Section;
+
+/// Brokers, group and topics.
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// The consumer group, and this sink's name in the database.
+    pub group: String,
+    /// Topic names, or patterns that start with `^`. Never empty.
+    pub topics: Vec<String>,
+    /// Where to begin when neither the database nor Kafka knows a position.
+    pub start_from: StartFrom,
+    /// librdkafka properties, passed through; may hold secrets.
+    pub properties: BTreeMap<String, String>,
+    /// How long a revocation may wait for what is in flight.
+    pub revoke_budget: Duration,
+    /// Name of this member for static membership; `None` for a dynamic member.
+    pub instance_id: Option<String>,
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values of properties may be passwords: names only.
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("group", &self.group)
+            .field("topics", &self.topics)
+            .field("start_from", &self.start_from)
+            .field("properties", &self.properties.keys())
+            .field("revoke_budget", &self.revoke_budget)
+            .field("instance_id", &self.instance_id)
+            .finish()
+    }
+}
+
+/// Where to begin when no position is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartFrom {
+    /// The oldest record there is.
+    Earliest,
+    /// Only what comes from now on.
+    Latest,
+    /// Halt the partition, reason `no_position`.
+    Error,
+    /// The first record at or after this time.
+    At(Timestamp),
+}
+
+/// Properties that are refused, with the reason an operator gets to read.
+const REFUSED: [(&str, &str); 16] = [
+    ("bootstrap.servers", "is kafka.brokers"),
+    ("metadata.broker.list", "is kafka.brokers"),
+    ("group.id", "is kafka.group"),
+    ("group.instance.id", "is kafka.instance_id"),
+    ("enable.auto.commit", "is off: progress is kept in the database, Kafka's offset follows it"),
+    ("auto.commit.interval.ms", "has no effect: automatic commits are off"),
+    ("enable.auto.offset.store", "is off: only finished records count as progress"),
+    (
+        "auto.offset.reset",
+        "is \"error\": a lost position halts the partition, see kafka.start_from",
+    ),
+    ("isolation.level", "is \"read_committed\": aborted records must never be applied"),
+    (
+        "partition.assignment.strategy",
+        "is \"cooperative-sticky\": a rebalance takes only the partitions that move",
+    ),
+    ("group.protocol", "is \"classic\": ownership is handed over in its rebalance callbacks"),
+    ("group.remote.assignor", "belongs to another group protocol than the one used here"),
+    ("enable.partition.eof", "is set as reading needs it"),
+    ("enable.idempotence", "is on: letters of one aggregate must keep their order"),
+    ("acks", "is \"all\": a letter counts as published only when it is durable"),
+    ("partitioner", "is \"murmur2_random\", as Java clients choose partitions"),
+];
+
+/// Longest topic and group names: Kafka's own limit for topics.
+const MAX_NAME: usize = 249;
+
+impl KafkaConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let config = Self {
+            brokers: section.text("brokers"),
+            group: section.text("group"),
+            topics: read_topics(&mut section),
+            start_from: read_start(&mut section),
+            properties: read_properties(section.table("properties")),
+            revoke_budget: section
+                .duration("revoke_budget", Duration::ZERO..=Duration::from_secs(60)),
+            instance_id: section.optional_text("instance_id"),
+        };
+        if config.group.len() > MAX_NAME {
+            section.problem("group", format!("is longer than {MAX_NAME} bytes"));
+        }
+        if config.instance_id.as_deref() == Some("") {
+            section.problem("instance_id", "must not be empty; leave it out for a dynamic member");
+        }
+        section.finish();
+        config
+    }
+}
+
+fn read_topics(section: &mut Section<'_>) -> Vec<String> {
+    if !section.has("topics") {
+        section.missing("topics");
+        return Vec::new();
+    }
+    let topics = section.list("topics");
+    if topics.is_empty() {
+        section.problem("topics", "needs at least one topic name or \"^pattern\"");
+    }
+    for topic in topics.iter().filter(|topic| !topic.starts_with('^') && !is_topic_name(topic)) {
+        section.problem("topics", format!("{topic:?} is neither a topic name nor a \"^pattern\""));
+    }
+    topics
+}
+
+/// Whether Kafka would accept the name.
+pub(super) fn is_topic_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty()
+        && name.len() <= MAX_NAME
+        && !matches!(name, "." | "..")
+        && name.bytes().all(legal)
+}
+
+fn read_start(section: &mut Section<'_>) -> StartFrom {
+    match section.text("start_from").as_str() {
+        // The empty text was reported while it was read.
+        "earliest" | "" => StartFrom::Earliest,
+        "latest" => StartFrom::Latest,
+        "error" => StartFrom::Error,
+        text => text.parse().map(StartFrom::At).unwrap_or_else(|_| {
+            section.problem(
+                "start_from",
+                "expected earliest | latest | error | a time such as 2026-01-31T00:00:00Z",
+            );
+            StartFrom::Earliest
+        }),
+    }
+}
+
+/// Reads the properties; `name_file` reads the value from a file, e.g. `sasl.password_file`.
+fn read_properties(section: Section<'_>) -> BTreeMap<String, String> {
+    let mut properties = BTreeMap::new();
+    for (name, value) in section.entries() {
+        let text = match &value.kind {
+            ValueKind::String(text) => text.clone(),
+            ValueKind::I64(number) => number.to_string(),
+            ValueKind::Boolean(flag) => flag.to_string(),
+            _ => {
+                section.problem(name, "expected a text, a number or true/false");
+                continue;
+            }
+        };
+        let (name, text) = match property_file(name) {
+            None => (name, Ok(text)),
+            Some(property) => (property, read_secret_line(Path::new(&text))),
+        };
+        if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+            section.problem(name, format!("cannot be set: the guarantees rest on it; it {why}"));
+            continue;
+        }
+        match text {
+            Ok(text) => drop(properties.insert(name.to_owned(), text)),
+            Err(why) => section.problem(name, why),
+        }
+    }
+    properties
+}
+
+/// The property that `name` gives a file for. As a variable the name has lost its underscore.
+fn property_file(name: &str) -> Option<&str> {
+    let property = name.strip_suffix("_file").or_else(|| name.strip_suffix(".file"))?;
+    ["sasl.password", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.client.secret"]
+        .contains(&property)
+        .then_some(property)
+}
+
+/// The content of a file without the line end that editors add.
+pub(super) fn read_secret_line(path: &Path) -> Result<String, String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(error) => Err(format!("cannot read {}: {}", path.display(), error.kind())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_names_follow_kafkas_own_rule() {
+        assert!(is_topic_name("customer-events.v1_x"));
+        for name in ["", ".", "..", "a b", "ä", "a/b"] {
+            assert!(!is_topic_name(name), "{name}");
+        }
+        assert!(!is_topic_name(&"a".repeat(MAX_NAME + 1)));
+    }
+
+    #[test]
+    fn secrets_of_properties_may_come_from_files_under_either_spelling() {
+        assert_eq!(property_file("sasl.password_file"), Some("sasl.password"));
+        assert_eq!(property_file("sasl.password.file"), Some("sasl.password"));
+        assert_eq!(property_file("log.file"), None);
+    }
+}

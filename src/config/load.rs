@@ -1,0 +1,108 @@
+//! Layers the sources and reads every section; all problems come back together.
+
+use std::path::Path;
+
+use super::kafka::KafkaConfig;
+use super::read::{Collector, ConfigProblem, ConfigProblems, Section};
+use super::source::{Layer, Place, SyntaxError};
+use super::{
+    AdminConfig, BatchConfig, Config, DeadLetterConfig, DecodeConfig, GroupConfig, LimitsConfig,
+    LogConfig, NotificationConfig, OnUnmatched, PostgresConfig, RetryConfig, ShutdownConfig, route,
+};
+
+/// Every key with its default and a comment: the manual, and the first layer.
+pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
+
+/// Loads the configuration: the defaults, then the file if there is one, then the variables that
+/// start with `PGSLUICE__`. Lists in variables are separated by commas.
+///
+/// Needs no network. Reads the files that secrets are given by, to prove that they can be read.
+///
+/// # Errors
+/// Every problem found, each with its key and the line or variable it comes from.
+pub fn load(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigProblems> {
+    let mut builder = config::Config::builder()
+        .add_source(Layer::from_defaults(DEFAULT_TOML).map_err(|errors| syntax(None, errors))?);
+    if let Some(path) = path {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("cannot read {}: {}", path.display(), error.kind());
+            ConfigProblems(vec![ConfigProblem { key: String::new(), place: None, message }])
+        })?;
+        builder = builder
+            .add_source(Layer::from_file_text(&text).map_err(|errors| syntax(Some(path), errors))?);
+    }
+    let layered = builder.add_source(Layer::from_env(env)).build().map_err(|error| {
+        // Our layers never fail to collect; a text here would be the crate's own.
+        let message = format!("settings cannot be layered: {error}");
+        ConfigProblems(vec![ConfigProblem { key: String::new(), place: None, message }])
+    })?;
+    let collector = Collector::new(path);
+    let config = read(&layered.cache, &collector);
+    let problems = collector.into_problems();
+    if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
+}
+
+fn syntax(path: Option<&Path>, errors: Vec<SyntaxError>) -> ConfigProblems {
+    let problem = |error: SyntaxError| ConfigProblem {
+        key: String::new(),
+        place: path.map(|path| Place::File { path: path.to_owned(), line: error.line }),
+        message: format!("is not TOML: {}", error.message),
+    };
+    ConfigProblems(errors.into_iter().map(problem).collect())
+}
+
+fn read(root: &config::Value, collector: &Collector) -> Config {
+    let mut root = Section::new(String::new(), Some(root), collector);
+    let on_unmatched = [
+        ("dead-letter", OnUnmatched::DeadLetter),
+        ("skip", OnUnmatched::Skip),
+        ("halt", OnUnmatched::Halt),
+    ];
+    let decode = DecodeConfig::read(root.table("decode"));
+    let routes = route::read_routes(root.tables("route"), decode.format);
+    let config = Config {
+        on_unmatched: root.choice("on_unmatched", &on_unmatched, &[]),
+        kafka: KafkaConfig::read(root.table("kafka")),
+        batch: BatchConfig::read(root.table("batch")),
+        limits: LimitsConfig::read(root.table("limits")),
+        decode,
+        group: GroupConfig::read(root.table("group")),
+        postgres: PostgresConfig::read(root.table("postgres")),
+        routes,
+        dead_letter: DeadLetterConfig::read(root.table("dead_letter")),
+        notification: NotificationConfig::read(root.table("notification")),
+        retry: RetryConfig::read(root.table("retry")),
+        shutdown: ShutdownConfig::read(root.table("shutdown")),
+        admin: AdminConfig::read(root.table("admin")),
+        log: LogConfig::read(root.table("log")),
+    };
+    check_dead_letter_topics(&config, &mut root);
+    check_memory(&config, &mut root);
+    root.finish();
+    config
+}
+
+/// A dead letter topic that is also a source would feed every letter back.
+fn check_dead_letter_topics(config: &Config, root: &mut Section<'_>) {
+    for source in config.kafka.topics.iter().filter(|topic| !topic.starts_with('^')) {
+        let letters = config.dead_letter.topic_for(source);
+        let Some(letters) = letters else { continue };
+        if config.kafka.topics.contains(&letters) {
+            root.table("dead_letter").problem(
+                "topic",
+                format!("dead letters of {source} would go to {letters}, which kafka.topics reads"),
+            );
+        }
+    }
+}
+
+/// One record must fit what may be in memory, or it could never be read.
+fn check_memory(config: &Config, root: &mut Section<'_>) {
+    let limits = root.table("limits");
+    if config.limits.record_bytes > config.limits.in_flight_bytes {
+        limits.problem("record_bytes", "must not be above limits.in_flight_bytes");
+    }
+}

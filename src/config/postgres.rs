@@ -1,0 +1,230 @@
+//! Where rows go: the connection, its limits, and how secrets reach it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::config::SslMode;
+
+use super::kafka::read_secret_line;
+use super::read::Section;
+
+/// The database, and the session that writes to it.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// Connection URL or `key=value` text; empty when it comes from `url_file`.
+    pub url: SecretString,
+    /// A file that holds the URL, read on every connect.
+    pub url_file: Option<PathBuf>,
+    /// A file that holds the password, read on every connect.
+    pub password_file: Option<PathBuf>,
+    /// Schema of pgsluice's own tables.
+    pub schema: String,
+    /// Whether the tables are created and migrated, or only looked at.
+    pub migrate: Migrate,
+    /// Pipelined connections.
+    pub lanes: usize,
+    /// Transactions in flight per lane.
+    pub in_flight: usize,
+    /// Aggregates that share a transaction; a chunk that fails is split.
+    pub aggregates_per_transaction: usize,
+    /// What makes a commit durable.
+    pub durability: Durability,
+    /// Connections of the slow lane.
+    pub slow_connections: usize,
+    /// How long opening one connection may take.
+    pub connect_timeout: Duration,
+    /// `lock_timeout` of the lanes: a locked row delays everything behind it.
+    pub lane_lock_timeout: Duration,
+    /// `lock_timeout` of the slow lane.
+    pub slow_lock_timeout: Duration,
+    /// `statement_timeout` of every connection.
+    pub statement_timeout: Duration,
+    /// Our own limit for an answer; exceeded, the session is closed. Above `statement_timeout`.
+    pub deadline: Duration,
+    /// How long the database may be unreachable at start before the process ends with code 3.
+    pub startup_timeout: Duration,
+}
+
+/// What happens to pgsluice's own tables at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Migrate {
+    /// Missing migrations are run.
+    Auto,
+    /// Missing migrations end the process.
+    Verify,
+}
+
+/// What makes a commit durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// One durable barrier for many commits.
+    Batch,
+    /// Every commit waits for the disk.
+    Transaction,
+}
+
+/// Why there is no connection configuration. Names what to mend, never a part of the URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// A file could not be read.
+    #[error("{0}")]
+    File(String),
+    /// Neither a URL nor `key=value` text.
+    #[error(
+        "is not a PostgreSQL URL such as postgres://user@host:5432/database (special characters \
+         in it are percent-encoded)"
+    )]
+    Syntax,
+    /// A part is missing.
+    #[error("names no {0}")]
+    Missing(&'static str),
+    /// TLS is asked for.
+    #[error("this version does not have TLS to PostgreSQL; use sslmode=disable or sslmode=prefer")]
+    Tls,
+}
+
+impl PostgresConfig {
+    /// The driver's configuration, with secrets read anew from their files. Blocks for the time
+    /// of reading two small files.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a URL that cannot be used.
+    pub fn connect_config(&self) -> Result<tokio_postgres::Config, UrlError> {
+        let from_file;
+        let url = match &self.url_file {
+            Some(path) => {
+                from_file = SecretString::from(read_secret_line(path).map_err(UrlError::File)?);
+                &from_file
+            }
+            None => &self.url,
+        };
+        let mut config = parse_url(url)?;
+        if let Some(path) = &self.password_file {
+            config.password(read_secret_line(path).map_err(UrlError::File)?);
+        }
+        config.connect_timeout(self.connect_timeout);
+        Ok(config)
+    }
+
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let seconds = Duration::from_secs;
+        let milliseconds = Duration::from_millis;
+        let hour = seconds(3600);
+        let durability = [("batch", Durability::Batch), ("transaction", Durability::Transaction)];
+        let config = Self {
+            url: SecretString::from(section.optional_text("url").unwrap_or_default()),
+            url_file: section.optional_text("url_file").map(PathBuf::from),
+            password_file: section.optional_text("password_file").map(PathBuf::from),
+            schema: section.text("schema"),
+            migrate: section.choice(
+                "migrate",
+                &[("auto", Migrate::Auto), ("verify", Migrate::Verify)],
+                &[],
+            ),
+            lanes: section.count("lanes", 1..=64),
+            in_flight: section.count("in_flight", 1..=1024),
+            aggregates_per_transaction: section.count("aggregates_per_transaction", 1..=1000),
+            durability: section.choice("durability", &durability, &[]),
+            slow_connections: section.count("slow_connections", 1..=64),
+            connect_timeout: section.duration("connect_timeout", seconds(1)..=seconds(300)),
+            lane_lock_timeout: section.duration("lane_lock_timeout", milliseconds(1)..=seconds(60)),
+            slow_lock_timeout: section
+                .duration("slow_lock_timeout", milliseconds(1)..=seconds(300)),
+            statement_timeout: section.duration("statement_timeout", milliseconds(100)..=hour),
+            deadline: section.duration("deadline", milliseconds(200)..=2 * hour),
+            startup_timeout: section.duration("startup_timeout", Duration::ZERO..=hour),
+        };
+        config.check(&mut section);
+        section.finish();
+        config
+    }
+
+    fn check(&self, section: &mut Section<'_>) {
+        match (section.has("url"), section.has("url_file")) {
+            (false, false) => section.missing("url"),
+            (true, true) => section.problem("url_file", "give either url or url_file, not both"),
+            (from_url, _) => {
+                if let Err(error) = self.connect_config() {
+                    section.problem(if from_url { "url" } else { "url_file" }, error.to_string());
+                }
+            }
+        }
+        if !is_identifier(&self.schema) {
+            section.problem(
+                "schema",
+                "expected a name of at most 63 bytes without control characters",
+            );
+        }
+        if self.schema.starts_with("pg_") {
+            section.problem("schema", "names that start with pg_ belong to PostgreSQL");
+        }
+        if self.deadline <= self.statement_timeout {
+            section.problem("deadline", "must be above postgres.statement_timeout");
+        }
+    }
+}
+
+/// Whether a name can be a quoted identifier without PostgreSQL cutting it short.
+pub(super) fn is_identifier(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 63 && !name.chars().any(char::is_control)
+}
+
+/// Parses a URL. The driver's own message is dropped: it may hold parts of the URL (INV-9).
+fn parse_url(url: &SecretString) -> Result<tokio_postgres::Config, UrlError> {
+    let text = url.expose_secret();
+    // The driver knows only three modes and would call the others a syntax error.
+    if ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full"]
+        .iter()
+        .any(|mode| text.contains(mode))
+    {
+        return Err(UrlError::Tls);
+    }
+    let config: tokio_postgres::Config = text.parse().map_err(|_| UrlError::Syntax)?;
+    if !matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer) {
+        return Err(UrlError::Tls);
+    }
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(UrlError::Missing("host"));
+    }
+    if config.get_user().is_none() {
+        return Err(UrlError::Missing("user"));
+    }
+    if config.get_dbname().is_none() {
+        return Err(UrlError::Missing("database"));
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<tokio_postgres::Config, UrlError> {
+        parse_url(&SecretString::from(url))
+    }
+
+    #[test]
+    fn a_url_needs_host_user_and_database() {
+        assert!(parse("postgres://app@localhost/app").is_ok());
+        assert!(parse("host=localhost user=app dbname=app").is_ok());
+        assert_eq!(parse("postgres://localhost/app"), Err(UrlError::Missing("user")));
+        assert_eq!(parse("postgres://app@localhost"), Err(UrlError::Missing("database")));
+        assert_eq!(parse("user=app dbname=app"), Err(UrlError::Missing("host")));
+    }
+
+    #[test]
+    fn tls_is_refused_by_name_and_never_dropped_in_silence() {
+        for mode in ["require", "verify-ca", "verify-full"] {
+            let url = format!("postgres://app@localhost/app?sslmode={mode}");
+            assert_eq!(parse(&url), Err(UrlError::Tls), "{mode}");
+        }
+        assert!(parse("postgres://app@localhost/app?sslmode=disable").is_ok());
+    }
+
+    #[test]
+    fn a_broken_url_never_shows_in_the_message() {
+        let error = parse("postgres://app:s3cret@local host:x/app").expect_err("is broken");
+        assert!(!error.to_string().contains("s3cret"));
+    }
+}

@@ -1,0 +1,394 @@
+//! Reads settings one by one from the layered tables, and collects every problem on the way.
+//!
+//! A reader that finds a problem notes it and goes on with a stand-in value: the configuration is
+//! thrown away once there is a single problem, so the stand-in is never used. The keys a section
+//! asks for are its known keys; whatever else stands in it is reported with the nearest of them.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Map, Value, ValueKind};
+
+use super::source::{ENV_PREFIX, Place, is_env, place_of};
+use super::units::{Bytes, parse_duration};
+
+/// One thing that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// The key, dotted, e.g. `kafka.brokers`; empty when the file itself cannot be read.
+    pub key: String,
+    /// Where it was written; `None` when it was not.
+    pub place: Option<Place>,
+    /// What is wrong and what is expected. Never holds a value that may be a secret.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.place, self.key.is_empty()) {
+            (Some(place), true) => write!(f, "{place}: {}", self.message),
+            (Some(place), false) => write!(f, "{place}: {}: {}", self.key, self.message),
+            (None, true) => f.write_str(&self.message),
+            (None, false) => write!(f, "{}: {}", self.key, self.message),
+        }
+    }
+}
+
+/// Everything that is wrong with the configuration; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblems(pub Vec<ConfigProblem>);
+
+impl fmt::Display for ConfigProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigProblems {}
+
+/// Where problems are collected while sections are read.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    file: Option<PathBuf>,
+    problems: RefCell<Vec<ConfigProblem>>,
+}
+
+impl Collector {
+    pub(super) fn new(file: Option<&Path>) -> Self {
+        Self { file: file.map(Path::to_owned), problems: RefCell::default() }
+    }
+
+    /// Notes a problem of a key; `value` tells where it was written.
+    pub(super) fn note(&self, key: impl Into<String>, value: Option<&Value>, message: String) {
+        let place = value.and_then(|value| place_of(value, self.file.as_deref()));
+        self.problems.borrow_mut().push(ConfigProblem { key: key.into(), place, message });
+    }
+
+    /// The problems in the order of the file, those without a line last.
+    pub(super) fn into_problems(self) -> Vec<ConfigProblem> {
+        let mut problems = self.problems.into_inner();
+        problems.sort_by_key(|problem| problem.place.as_ref().map_or(usize::MAX, Place::line));
+        // A section that is no table is noticed by everybody who reads it.
+        problems.dedup();
+        problems
+    }
+}
+
+/// One table of the configuration while it is read.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    path: String,
+    value: Option<&'a Value>,
+    table: Option<&'a Map<String, Value>>,
+    asked: Vec<&'static str>,
+    collector: &'a Collector,
+}
+
+impl<'a> Section<'a> {
+    /// The table `value` stands for; something else than a table is a problem.
+    pub(super) fn new(path: String, value: Option<&'a Value>, collector: &'a Collector) -> Self {
+        let table = match value.map(|value| &value.kind) {
+            Some(ValueKind::Table(table)) => Some(table),
+            Some(_) => {
+                collector.note(path.clone(), value, "expected a table of settings".to_owned());
+                None
+            }
+            None => None,
+        };
+        Self { path, value, table, asked: Vec::new(), collector }
+    }
+
+    /// Full name of a key of this table.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Notes a problem with a key of this table. One that is not there is placed where the table
+    /// itself was written, if that is known.
+    pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
+        let written = self.table.and_then(|table| table.get(key));
+        let value = written.or(self.value.filter(|value| value.origin().is_some()));
+        self.collector.note(self.path_of(key), value, message.into());
+    }
+
+    /// The value of a key, and the note that the key is known.
+    pub(super) fn raw(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.asked.push(key);
+        self.table?.get(key).filter(|value| !matches!(value.kind, ValueKind::Nil))
+    }
+
+    /// Whether a key is set at all.
+    pub(super) fn has(&mut self, key: &'static str) -> bool {
+        self.raw(key).is_some()
+    }
+
+    /// Notes that a required key is missing, and how it can be given.
+    pub(super) fn missing(&self, key: &str) {
+        let path = self.path_of(key);
+        let variable = path.to_uppercase().replace('.', "__");
+        // Routes are lists of tables, which variables cannot express.
+        if self.path.starts_with("route[") {
+            self.problem(key, "is missing");
+        } else {
+            self.problem(
+                key,
+                format!("is missing; set it in the file or as {ENV_PREFIX}{variable}"),
+            );
+        }
+    }
+
+    /// A key that exists in the contract but not in this version.
+    pub(super) fn not_yet(&mut self, key: &'static str, what: &str) {
+        if self.has(key) {
+            self.problem(key, format!("this version does not have {what}; leave the key out"));
+        }
+    }
+
+    /// A text, if it is there.
+    pub(super) fn optional_text(&mut self, key: &'static str) -> Option<String> {
+        let value = self.raw(key)?;
+        match &value.kind {
+            ValueKind::String(text) => Some(text.clone()),
+            _ => {
+                self.problem(key, "expected a text in quotes");
+                None
+            }
+        }
+    }
+
+    /// A text that must be there and not be empty.
+    pub(super) fn text(&mut self, key: &'static str) -> String {
+        match self.optional_text(key) {
+            Some(text) if text.trim().is_empty() => {
+                self.problem(key, "must not be empty");
+                text
+            }
+            Some(text) => text,
+            None => {
+                if !self.has(key) {
+                    self.missing(key);
+                }
+                String::new()
+            }
+        }
+    }
+
+    /// A text or a list of texts; nothing at all is the empty list.
+    pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
+        let Some(value) = self.raw(key) else { return Vec::new() };
+        texts(value).unwrap_or_else(|| {
+            self.problem(key, "expected a text or a list of texts");
+            Vec::new()
+        })
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn whole(&mut self, key: &'static str, bounds: RangeInclusive<i64>) -> i64 {
+        let Some(value) = self.raw(key) else {
+            self.missing(key);
+            return *bounds.start();
+        };
+        let number = match &value.kind {
+            ValueKind::I64(number) => Some(*number),
+            ValueKind::String(text) if is_env(value) => text.trim().parse().ok(),
+            _ => None,
+        };
+        match number {
+            Some(number) if bounds.contains(&number) => number,
+            Some(_) | None => {
+                let (from, to) = bounds.clone().into_inner();
+                self.problem(key, format!("expected a whole number from {from} to {to}"));
+                from
+            }
+        }
+    }
+
+    /// A count that fits memory, from 1 unless the bounds say otherwise.
+    pub(super) fn count(&mut self, key: &'static str, bounds: RangeInclusive<u32>) -> usize {
+        let (from, to) = bounds.into_inner();
+        usize::try_from(self.whole(key, i64::from(from)..=i64::from(to))).unwrap_or(usize::MAX)
+    }
+
+    /// Yes or no; `default` where the key is absent.
+    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        let Some(value) = self.raw(key) else { return default };
+        match &value.kind {
+            ValueKind::Boolean(flag) => *flag,
+            ValueKind::String(text) if is_env(value) && text == "true" => true,
+            ValueKind::String(text) if is_env(value) && text == "false" => false,
+            _ => {
+                self.problem(key, "expected true or false");
+                default
+            }
+        }
+    }
+
+    /// A size with its unit, within bounds.
+    pub(super) fn size(&mut self, key: &'static str, bounds: RangeInclusive<Bytes>) -> Bytes {
+        let from = *bounds.start();
+        self.parsed(key, Bytes::parse, from, |size| {
+            let (from, to) = bounds.into_inner();
+            if (from..=to).contains(size) { None } else { Some(format!("expected {from} to {to}")) }
+        })
+    }
+
+    /// A duration with its unit, within bounds.
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        bounds: RangeInclusive<Duration>,
+    ) -> Duration {
+        let from = *bounds.start();
+        self.parsed(key, parse_duration, from, |duration| {
+            if bounds.contains(duration) {
+                return None;
+            }
+            let (from, to) = bounds.clone().into_inner();
+            let (from, to) = (humantime::format_duration(from), humantime::format_duration(to));
+            Some(format!("expected {from} to {to}"))
+        })
+    }
+
+    /// A text that must parse; `check` may still refuse the result.
+    fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        stand_in: T,
+        check: impl FnOnce(&T) -> Option<String>,
+    ) -> T {
+        let Some(value) = self.raw(key) else {
+            self.missing(key);
+            return stand_in;
+        };
+        let text = match &value.kind {
+            ValueKind::String(text) => text.as_str(),
+            // A bare number lacks its unit: the parser's sentence says so.
+            _ => "",
+        };
+        let parsed = parse(text).and_then(|parsed| match check(&parsed) {
+            None => Ok(parsed),
+            Some(message) => Err(message),
+        });
+        parsed.unwrap_or_else(|message| {
+            self.problem(key, message);
+            stand_in
+        })
+    }
+
+    /// One of several words, if the key is set. `later` holds words that are documented but that
+    /// this version does not have.
+    pub(super) fn optional_choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&str, T)],
+        later: &[&str],
+    ) -> Option<T> {
+        let text = self.optional_text(key)?;
+        let found = choices.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            let expected = words.join(" | ");
+            if later.contains(&text.as_str()) {
+                let message = format!("this version does not have \"{text}\", only {expected}");
+                self.problem(key, message);
+            } else {
+                self.problem(key, format!("expected {expected}{}", suggestion(&text, &words)));
+            }
+        }
+        found.map(|(_, choice)| *choice)
+    }
+
+    /// One of several words; absent is a problem. The stand-in is the first word's choice.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&str, T)],
+        later: &[&str],
+    ) -> T {
+        if !self.has(key) {
+            self.missing(key);
+        }
+        self.optional_choice(key, choices, later).unwrap_or(choices[0].1)
+    }
+
+    /// A table inside this one; absent reads as empty.
+    pub(super) fn table(&mut self, key: &'static str) -> Section<'a> {
+        let value = self.raw(key);
+        Section::new(self.path_of(key), value, self.collector)
+    }
+
+    /// The tables of a list of tables, e.g. `[[route]]`.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(value) = self.raw(key) else { return Vec::new() };
+        let ValueKind::Array(items) = &value.kind else {
+            let message = format!("expected a list of tables, [[{key}]]; it needs a file");
+            self.problem(key, message);
+            return Vec::new();
+        };
+        let section =
+            |(index, item)| Section::new(format!("{key}[{index}]"), Some(item), self.collector);
+        items.iter().enumerate().map(section).collect()
+    }
+
+    /// All entries of a table whose keys the user chooses, sorted by key.
+    pub(super) fn entries(&self) -> Vec<(&'a str, &'a Value)> {
+        let Some(table) = self.table else { return Vec::new() };
+        let mut entries: Vec<_> = table.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        entries.sort_by_key(|(key, _)| *key);
+        entries
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn finish(self) {
+        for (key, _) in self.entries() {
+            if !self.asked.contains(&key) {
+                let message = format!("unknown key{}", suggestion(key, &self.asked));
+                self.problem(key, message);
+            }
+        }
+    }
+}
+
+/// A text or a list of texts; `None` for anything else. Variables separate by commas.
+pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
+    match &value.kind {
+        ValueKind::String(text) if is_env(value) => Some(
+            text.split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        ),
+        ValueKind::String(text) => Some(vec![text.clone()]),
+        ValueKind::Array(items) => items
+            .iter()
+            .map(|item| match &item.kind {
+                ValueKind::String(text) => Some(text.clone()),
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
+/// `, did you mean …?` when one of the words is near enough.
+fn suggestion(text: &str, words: &[&str]) -> String {
+    /// Below this similarity (0 to 1) a suggestion is more confusing than none.
+    const NEAR: f64 = 0.75;
+    words
+        .iter()
+        .map(|word| (strsim::jaro_winkler(text, word), *word))
+        .filter(|(similarity, _)| *similarity >= NEAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or_else(String::new, |(_, word)| format!(", did you mean \"{word}\"?"))
+}

@@ -1,0 +1,204 @@
+//! What operators see: dead letters, notifications, the admin port and logs.
+
+use std::net::SocketAddr;
+
+use tracing_subscriber::EnvFilter;
+
+use super::kafka::is_topic_name;
+use super::read::Section;
+
+/// What stands for the source topic in `dead_letter.topic`.
+const TOPIC_MARK: &str = "{topic}";
+
+/// What happens to poison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetterConfig {
+    /// Topic for dead letters; `{topic}` stands for the source, empty for none.
+    pub topic: String,
+    /// Whether a missing topic is created.
+    pub create_topic: bool,
+    /// Replication factor of a created topic; -1 leaves it to the broker.
+    pub replication_factor: i32,
+    /// Whose names the context headers have.
+    pub headers: HeaderStyle,
+    /// Parked records at which a partition halts, reason `parking_full`.
+    pub max_parked_events: u64,
+}
+
+/// Whose names the context headers of a dead letter have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HeaderStyle {
+    /// Kafka Connect's.
+    Connect,
+}
+
+/// Which outcomes leave a row in `notification_t`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotificationConfig {
+    /// Which outcomes are written.
+    pub write: NotificationWrite,
+    /// Whose event bodies are written with them.
+    pub event_json: EventJson,
+}
+
+/// Which outcomes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotificationWrite {
+    /// Every record's.
+    All,
+    /// Only what did not go well.
+    Failures,
+    /// None.
+    None,
+}
+
+/// Whose event bodies are written with the outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventJson {
+    /// None.
+    None,
+    /// Those that did not go well.
+    Failures,
+    /// Every one.
+    All,
+}
+
+/// The admin port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+}
+
+/// Logs, on stderr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or a filter such as `info,pgsluice::kafka=debug`.
+    pub level: String,
+    /// The form; `None`: pretty on a terminal, JSON otherwise.
+    pub format: Option<LogFormat>,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+impl DeadLetterConfig {
+    /// The topic for dead letters of `source`; `None` when they stay in the table.
+    pub fn topic_for(&self, source: &str) -> Option<String> {
+        (!self.topic.is_empty()).then(|| self.topic.replace(TOPIC_MARK, source))
+    }
+
+    /// A regular expression, anchored at both ends, for every topic that [`Self::topic_for`] can
+    /// name: a `^pattern` subscription must not read our own dead letters.
+    pub fn topic_pattern(&self) -> Option<String> {
+        let parts: Vec<String> = self.topic.split(TOPIC_MARK).map(escape_dots).collect();
+        (!self.topic.is_empty()).then(|| format!("^{}$", parts.join(".*")))
+    }
+
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let topic = section.optional_text("topic").unwrap_or_default();
+        if !topic.is_empty() && !is_topic_name(&topic.replace(TOPIC_MARK, "t")) {
+            section.problem("topic", "expected a topic name, in which {topic} is the source topic");
+        }
+        let factor = section.whole("replication_factor", -1..=100);
+        if factor == 0 {
+            section.problem("replication_factor", "expected -1 (the broker's own) or at least 1");
+        }
+        let parked = section.whole("max_parked_events", 1..=i64::from(u32::MAX));
+        section.not_yet("flood", "a brake on dead letters");
+        let config = Self {
+            topic,
+            create_topic: section.flag("create_topic", true),
+            replication_factor: i32::try_from(factor).unwrap_or(-1),
+            headers: section.choice("headers", &[("connect", HeaderStyle::Connect)], &["spring"]),
+            max_parked_events: u64::try_from(parked).unwrap_or(1),
+        };
+        section.finish();
+        config
+    }
+}
+
+/// Topic names hold no other character with a meaning in regular expressions.
+fn escape_dots(part: &str) -> String {
+    part.replace('.', "\\.")
+}
+
+impl NotificationConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        section.not_yet("retain", "retention of notifications");
+        let write = [
+            ("all", NotificationWrite::All),
+            ("failures", NotificationWrite::Failures),
+            ("none", NotificationWrite::None),
+        ];
+        let event_json =
+            [("none", EventJson::None), ("failures", EventJson::Failures), ("all", EventJson::All)];
+        let config = Self {
+            write: section.choice("write", &write, &[]),
+            event_json: section.choice("event_json", &event_json, &[]),
+        };
+        section.finish();
+        config
+    }
+}
+
+impl AdminConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let text = section.text("listen");
+        let listen = text.parse().unwrap_or_else(|_| {
+            if !text.is_empty() {
+                section.problem("listen", "expected an address and port, such as 127.0.0.1:9187");
+            }
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        });
+        section.finish();
+        Self { listen }
+    }
+}
+
+impl LogConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let level = section.text("level");
+        if EnvFilter::try_new(&level).is_err() {
+            section.problem("level", "expected error | warn | info | debug | trace, or a filter");
+        }
+        let formats = [("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
+        let format = section.optional_choice("format", &formats, &[]);
+        section.finish();
+        Self { level, format }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letters(topic: &str) -> DeadLetterConfig {
+        DeadLetterConfig {
+            topic: topic.to_owned(),
+            create_topic: true,
+            replication_factor: -1,
+            headers: HeaderStyle::Connect,
+            max_parked_events: 1,
+        }
+    }
+
+    #[test]
+    fn the_dead_letter_topic_follows_the_source() {
+        assert_eq!(letters("{topic}-dlq").topic_for("orders").as_deref(), Some("orders-dlq"));
+        assert_eq!(letters("").topic_for("orders"), None);
+    }
+
+    #[test]
+    fn the_pattern_of_dead_letter_topics_is_anchored_and_escaped() {
+        assert_eq!(letters("{topic}.dlq").topic_pattern().as_deref(), Some("^.*\\.dlq$"));
+        assert_eq!(letters("all-letters").topic_pattern().as_deref(), Some("^all-letters$"));
+        assert_eq!(letters("").topic_pattern(), None);
+    }
+}

@@ -1,0 +1,274 @@
+//! What an operator sees of the configuration as a whole.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::*;
+
+const MINIMAL: [(&str, &str); 4] = [
+    ("PGSLUICE__KAFKA__BROKERS", "localhost:9092"),
+    ("PGSLUICE__KAFKA__GROUP", "customer-views"),
+    ("PGSLUICE__KAFKA__TOPICS", "customer-events"),
+    ("PGSLUICE__POSTGRES__URL", "postgres://app:s3cret@localhost/app"),
+];
+
+fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    let pairs: Vec<_> =
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    pairs.into_iter()
+}
+
+fn with_env(more: &[(&str, &str)]) -> Result<Config, ConfigProblems> {
+    load(None, env(&MINIMAL).chain(env(more)))
+}
+
+/// Loads the four required values and the given file text.
+fn with_file(text: &str) -> Result<Config, ConfigProblems> {
+    let mut file = tempfile::NamedTempFile::new().expect("temporary file");
+    file.write_all(text.as_bytes()).expect("temporary file");
+    load(Some(file.path()), env(&MINIMAL))
+}
+
+/// The problems of a file as `line key: message`.
+fn problems(text: &str) -> Vec<String> {
+    let problems = with_file(text).expect_err("has problems").0;
+    let line = |problem: &ConfigProblem| match &problem.place {
+        Some(Place::File { line, .. }) => line.to_string(),
+        Some(Place::Env(name)) => name.clone(),
+        None => "-".to_owned(),
+    };
+    problems.iter().map(|p| format!("{} {}: {}", line(p), p.key, p.message)).collect()
+}
+
+#[test]
+fn four_variables_are_a_whole_configuration() {
+    let config = with_env(&[]).expect("valid");
+    assert_eq!(config.kafka.topics, ["customer-events"]);
+    assert_eq!(config.decode.format, Format::Plain);
+    assert_eq!(config.limits.in_flight_bytes, Bytes::mebibytes(16));
+    assert_eq!(config.limits.record_bytes, Bytes::mebibytes(16));
+    assert_eq!(config.limits.unfinished_per_partition, 50_000);
+    assert_eq!(config.batch.max_records, 2000);
+    assert_eq!(config.batch.max_wait, Duration::from_millis(5));
+    assert_eq!((config.postgres.lanes, config.postgres.in_flight), (4, 64));
+    assert_eq!(config.retry.max, Duration::from_secs(30));
+    assert!(config.routes.is_empty());
+}
+
+#[test]
+fn nothing_at_all_names_the_four_missing_keys() {
+    let problems = load(None, env(&[])).expect_err("incomplete").0;
+    let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["kafka.brokers", "kafka.group", "kafka.topics", "postgres.url"]);
+    assert!(problems[0].message.contains("PGSLUICE__KAFKA__BROKERS"));
+}
+
+#[test]
+fn variables_win_over_the_file_and_the_file_over_the_defaults() {
+    let file = "[postgres]\nlanes = 8\nin_flight = 32\n";
+    assert_eq!(with_file(file).expect("valid").postgres.lanes, 8);
+    let mut on_disk = tempfile::NamedTempFile::new().expect("temporary file");
+    on_disk.write_all(file.as_bytes()).expect("temporary file");
+    let more = env(&[("PGSLUICE__POSTGRES__LANES", "2")]);
+    let config = load(Some(on_disk.path()), env(&MINIMAL).chain(more)).expect("valid");
+    assert_eq!((config.postgres.lanes, config.postgres.in_flight), (2, 32));
+}
+
+#[test]
+fn lists_in_variables_are_separated_by_commas() {
+    let config = with_env(&[
+        ("PGSLUICE__KAFKA__TOPICS", "a, b,^c.*"),
+        ("PGSLUICE__DECODE__FIELDS__AGGREGATE_ID", "value:/id,key"),
+    ])
+    .expect("valid");
+    assert_eq!(config.kafka.topics, ["a", "b", "^c.*"]);
+    let id = FieldSources(vec![FieldSource::ValuePointer("/id".into()), FieldSource::Key]);
+    assert_eq!(config.decode.aggregate_id, id);
+}
+
+#[test]
+fn every_problem_is_listed_with_its_key_and_line() {
+    let file = "on_unmatched = 'stop'\n[kafka]\ngroupe = 'x'\n[batch]\nmax_records = 0\n\
+                max_bytes = 8\n[limits]\nrecord_bytes = '32MiB'\n[nonsense]\na = 1\n";
+    assert_eq!(
+        problems(file),
+        [
+            "1 on_unmatched: expected dead-letter | skip | halt",
+            "3 kafka.groupe: unknown key, did you mean \"group\"?",
+            "5 batch.max_records: expected a whole number from 1 to 100000",
+            "6 batch.max_bytes: expected a size with its unit, such as \"8MiB\" or \"512KiB\"",
+            "8 limits.record_bytes: must not be above limits.in_flight_bytes",
+            "10 nonsense: unknown key",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_by_line_without_its_text() {
+    let problems = problems("[postgres]\nurl = postgres://app:s3cret@db/app\n");
+    assert!(problems[0].starts_with("2 : is not TOML"), "{problems:?}");
+    assert!(!problems.join("\n").contains("s3cret"));
+}
+
+#[test]
+fn an_unknown_variable_is_an_error_and_a_foreign_one_is_not() {
+    let problems = with_env(&[
+        ("PGSLUICE__KAFKA__TOPIC", "x"),
+        ("PGSLUICE_PORT", "tcp://10.0.0.1:80"),
+        ("PGSLUICE_SERVICE_HOST", "10.0.0.1"),
+    ])
+    .expect_err("one problem");
+    let [problem] = problems.0.as_slice() else { panic!("{problems}") };
+    assert_eq!(problem.place, Some(Place::Env("PGSLUICE__KAFKA__TOPIC".to_owned())));
+    assert!(problem.message.contains("did you mean \"topics\""));
+}
+
+#[test]
+fn properties_the_guarantees_rest_on_are_refused_with_the_reason() {
+    let file = "[kafka.properties]\n'enable.auto.commit' = true\n'client.id' = 'x'\n\
+                'isolation.level' = 'read_uncommitted'\n";
+    let problems = problems(file);
+    assert_eq!(problems.len(), 2);
+    assert!(problems[0].starts_with("2 kafka.properties.enable.auto.commit: cannot be set"));
+    assert!(problems[1].contains("aborted records must never be applied"));
+}
+
+#[test]
+fn properties_come_from_variables_and_secrets_from_files() {
+    let mut secret = tempfile::NamedTempFile::new().expect("temporary file");
+    secret.write_all(b"s3cret\n").expect("temporary file");
+    let path = secret.path().to_str().expect("utf-8").to_owned();
+    let config = with_env(&[
+        ("PGSLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_SSL"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD_FILE", &path),
+    ])
+    .expect("valid");
+    assert_eq!(config.kafka.properties["security.protocol"], "SASL_SSL");
+    assert_eq!(config.kafka.properties["sasl.password"], "s3cret");
+}
+
+#[test]
+fn what_this_version_does_not_have_is_refused_by_name() {
+    let file = "[decode]\nformat = 'cloudevents'\n[group]\norder_by = 'key'\n\
+                atomic_by = 'header:t'\n[dead_letter]\nheaders = 'spring'\nflood = {}\n\
+                [notification]\nretain = {}\n[retry]\ngive_up_after = '1m'\nsqlstate = {}\n\
+                [[route]]\nsql = {}\n[[route]]\nsql = {}\nskip = true\n";
+    let problems = problems(file);
+    assert_eq!(problems.len(), 10, "{problems:#?}");
+    for problem in problems {
+        assert!(problem.contains("this version does not have"), "{problem}");
+    }
+}
+
+#[test]
+fn debug_output_shows_no_secret() {
+    let config = with_env(&[("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", "s3cret")]);
+    assert!(!format!("{:?}", config.expect("valid")).contains("s3cret"));
+}
+
+#[test]
+fn problems_show_no_secret() {
+    let problems = with_env(&[
+        ("PGSLUICE__POSTGRES__URL", "postgres://app:s3cret@local host:x/app"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD_FILE", "/nowhere/at/all"),
+    ])
+    .expect_err("two problems");
+    assert_eq!(problems.0.len(), 2);
+    assert!(!problems.to_string().contains("s3cret"));
+}
+
+#[test]
+fn the_password_file_is_read_again_on_each_connect() {
+    let mut secret = tempfile::NamedTempFile::new().expect("temporary file");
+    secret.write_all(b"first\n").expect("temporary file");
+    let path = secret.path().to_str().expect("utf-8").to_owned();
+    let config = with_env(&[("PGSLUICE__POSTGRES__PASSWORD_FILE", &path)]).expect("valid");
+    let password = || {
+        let connect = config.postgres.connect_config().expect("valid");
+        String::from_utf8(connect.get_password().expect("password").to_vec()).expect("utf-8")
+    };
+    assert_eq!(password(), "first");
+    std::fs::write(secret.path(), "second").expect("temporary file");
+    assert_eq!(password(), "second");
+}
+
+#[test]
+fn the_format_decides_what_the_fields_override() {
+    let file = "[decode]\nformat = 'envelope'\n[decode.fields]\nversion = 'none'\n\
+                tenant = 'header:host_id'\n";
+    let decode = with_file(file).expect("valid").decode;
+    assert_eq!(decode.tombstone, Tombstone::Skip);
+    assert_eq!(decode.version, VersionSource::None);
+    assert_eq!(decode.tenant.0, [FieldSource::Header("host_id".into())]);
+    assert_eq!(decode.event_id.0, [FieldSource::ValuePointer("/eventId".into())]);
+    let plain = with_env(&[]).expect("valid").decode;
+    assert_eq!((plain.tombstone, plain.version), (Tombstone::Delete, VersionSource::None));
+}
+
+#[test]
+fn an_envelope_field_cannot_refer_to_another_one() {
+    let file = "[decode.fields]\ntenant = 'aggregate_id'\npayload = 'payload:/a'\n";
+    assert_eq!(problems(file).len(), 2);
+}
+
+#[test]
+fn routes_are_read_in_order_with_the_formats_defaults() {
+    let file = "[decode]\nformat = 'envelope'\n[[route]]\nevent_type = ['A', 'B']\n\
+                [route.upsert]\ntable = 'public.customer'\nkey = { id = 'aggregate_id' }\n\
+                columns = { name = 'payload:/newName' }\n[[route]]\nevent_type = 'C'\n\
+                [route.delete]\ntable = 'customer'\nkey = { id = 'aggregate_id' }\n\
+                soft = { active = 'const:false' }\n[[route]]\ntopic = 't'\ndocument = {}\n\
+                [[route]]\nskip = true\n";
+    let routes = with_file(file).expect("valid").routes;
+    assert_eq!(routes[0].event_type, ["A", "B"]);
+    assert!(
+        matches!(&routes[0].action, RouteAction::Upsert { columns: Some(c), .. } if c.len() == 1)
+    );
+    assert!(matches!(&routes[1].action, RouteAction::Delete { soft, .. } if soft.len() == 1));
+    let document = RouteAction::Document { state: DocumentState::Merge, delete: false };
+    assert_eq!(routes[2].action, document);
+    assert_eq!(routes[3].action, RouteAction::Skip);
+}
+
+#[test]
+fn a_route_that_cannot_be_meant_is_refused() {
+    let file = "[[route]]\ntopic = 'a'\n[[route]]\nskip = true\ndocument = {}\n\
+                [[route]]\nupsert = { table = 'a.b.c', key = {}, columns = 'all' }\n\
+                [[route]]\nevent_type = []\nskip = true\n";
+    let lines: Vec<_> =
+        problems(file).iter().map(|p| p.split_once(':').expect("key").0.to_owned()).collect();
+    assert_eq!(
+        lines,
+        [
+            "1 route[0].action",
+            "5 route[1].document",
+            "7 route[2].upsert.table",
+            "7 route[2].upsert.key",
+            "7 route[2].upsert.columns",
+            "9 route[3].event_type",
+        ]
+    );
+}
+
+#[test]
+fn dead_letters_may_not_go_to_a_topic_that_is_read() {
+    let problems = problems("[kafka]\ntopics = 'x'\n[dead_letter]\ntopic = '{topic}'\n");
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("4 dead_letter.topic"), "{problems:?}");
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused() {
+    let file = "[retry]\ninitial = '10s'\nmax = '1s'\n[postgres]\ndeadline = '20s'\n\
+                url_file = '/nowhere'\n";
+    let problems = problems(file);
+    assert!(problems.iter().any(|p| p.starts_with("3 retry.max")), "{problems:?}");
+    assert!(problems.iter().any(|p| p.starts_with("5 postgres.deadline")), "{problems:?}");
+    assert!(problems.iter().any(|p| p.contains("either url or url_file")), "{problems:?}");
+}
+
+#[test]
+fn a_section_that_is_no_table_is_one_problem() {
+    let problems = with_env(&[("PGSLUICE__DEAD_LETTER", "x")]).expect_err("refused");
+    assert!(problems.0.iter().filter(|p| p.message.contains("table of settings")).count() == 1);
+}
