@@ -1,1 +1,5 @@
-//! Kafka clients: settings, positions, the dead letter producer.
+//! Kafka clients: their settings, and what their errors mean.
+
+pub mod faults;
+pub(crate) mod log;
+pub mod settings;

@@ -1,0 +1,258 @@
+//! What librdkafka's error codes mean while polling and while producing.
+//!
+//! The tables are pure and complete: `faults_rdkafka.tsv` beside this file holds the outcome
+//! wanted for every code, and the tests compare. A code that is in no list is transient: it is
+//! reported and librdkafka goes on, so an unknown code never stops or skips anything.
+//!
+//! A limit that cannot be closed from safe code: rdkafka-sys declares `rd_kafka_resp_err_t` as a
+//! Rust enum, so a code that this librdkafka never heard of would be an invalid value inside the
+//! crate before any of our code sees it. librdkafka 2.12 knows every code of Kafka 4.x; keep the
+//! crate current when brokers are upgraded.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+/// What to do about an error that a poll returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PollFault {
+    /// Not a failure.
+    Notice,
+    /// librdkafka mends it: brokers away, leaders moving, time-outs.
+    Transient,
+    /// Membership is lost; a revocation and a new assignment follow.
+    LostOwnership,
+    /// Some partition's position is not in its log.
+    Reposition,
+    /// A batch could not be read. librdkafka would go on behind it: fetch again instead.
+    Corrupt,
+    /// An operator has to act (authorization, a missing topic); librdkafka keeps trying.
+    Operator,
+    /// Trying again cannot help: the process should end.
+    Exit,
+}
+
+/// Classifies an error code that a poll returned.
+pub fn on_poll(code: Code) -> PollFault {
+    match code {
+        Code::NoError
+        | Code::BrokerDestroy
+        | Code::PartitionEOF
+        | Code::NodeUpdate
+        | Code::AssignPartitions
+        | Code::RevokePartitions
+        | Code::NoOffset
+        | Code::Outdated
+        | Code::NoEnt
+        | Code::Noop
+        | Code::TopicAlreadyExists
+        | Code::SecurityDisabled
+        | Code::GroupIdNotFound
+        | Code::ElectionNotNeeded
+        | Code::NoReassignmentInProgress
+        | Code::UnknownSubscriptionId
+        | Code::TelemetryTooLarge => PollFault::Notice,
+        Code::UnknownPartition
+        | Code::PollExceeded
+        | Code::AssignmentLost
+        | Code::IllegalGeneration
+        | Code::UnknownMemberId
+        | Code::FencedMemberEpoch => PollFault::LostOwnership,
+        Code::AutoOffsetReset | Code::LogTruncation | Code::OffsetOutOfRange => {
+            PollFault::Reposition
+        }
+        Code::BadMessage
+        | Code::BadCompression
+        | Code::Underflow
+        | Code::InvalidMessage
+        | Code::InvalidMessageSize
+        | Code::UnsupportedCompressionType => PollFault::Corrupt,
+        Code::UnknownTopic
+        | Code::UnknownGroup
+        | Code::UnknownTopicOrPartition
+        | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::DelegationTokenExpired
+        | Code::ResourceNotFound
+        | Code::PrincipalDeserializationFailure => PollFault::Operator,
+        _ if is_exit(code) => PollFault::Exit,
+        _ => PollFault::Transient,
+    }
+}
+
+/// Codes that no further attempt of this process can mend, our own bugs among them.
+fn is_exit(code: Code) -> bool {
+    matches!(
+        code,
+        Code::CriticalSystemResource
+            | Code::FileSystem
+            | Code::InvalidArgument
+            | Code::UnknownProtocol
+            | Code::NotImplemented
+            | Code::Authentication
+            | Code::UnsupportedFeature
+            | Code::Fatal
+            | Code::NotConfigured
+            | Code::Fenced
+            | Code::InvalidTopic
+            | Code::InconsistentGroupProtocol
+            | Code::InvalidGroupId
+            | Code::InvalidSessionTimeout
+            | Code::ClusterAuthorizationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::UnsupportedVersion
+            | Code::InvalidPartitions
+            | Code::InvalidReplicationFactor
+            | Code::InvalidReplicaAssignment
+            | Code::InvalidConfig
+            | Code::UnsupportedForMessageFormat
+            | Code::PolicyViolation
+            | Code::SaslAuthenticationFailed
+            | Code::DelegationTokenAuthDisabled
+            | Code::DelegationTokenNotFound
+            | Code::DelegationTokenOwnerMismatch
+            | Code::DelegationTokenRequestNotAllowed
+            | Code::DelegationTokenAuthorizationFailed
+            | Code::InvalidPrincipalType
+            | Code::GroupMaxSizeReached
+            | Code::FencedInstanceId
+            | Code::UnacceptableCredential
+            | Code::UnreleasedInstanceId
+            | Code::UnsupportedAssignor
+            // Bugs of ours.
+            | Code::ExistingSubscription
+            | Code::Conflict
+            | Code::State
+            | Code::KeySerialization
+            | Code::ValueSerialization
+            | Code::KeyDeserialization
+            | Code::ValueDeserialization
+            | Code::ReadOnly
+            | Code::InvalidType
+            | Code::Inconsistent
+            | Code::Application
+            | Code::InvalidRequest
+            | Code::DuplicateResource
+    )
+}
+
+/// What to do about a letter that was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProduceFault {
+    /// The broker has it already.
+    Delivered,
+    /// The record itself is refused: publish a pointer to it instead.
+    Record,
+    /// The producer is spent (an idempotence error): make a new one and send again.
+    NewClient,
+    /// Send again later. Letters stay in the table, so this holds for everything else, an
+    /// operator's business (authorization, a missing topic) included.
+    Retry,
+}
+
+/// Classifies the error code of a failed delivery.
+pub fn on_produce(code: Code) -> ProduceFault {
+    match code {
+        Code::NoError | Code::DuplicateSequenceNumber => ProduceFault::Delivered,
+        Code::MessageSizeTooLarge
+        | Code::MessageBatchTooLarge
+        | Code::InvalidMessageSize
+        | Code::InvalidTimestamp
+        | Code::InvalidRecord => ProduceFault::Record,
+        Code::Fatal
+        | Code::GaplessGuarantee
+        | Code::OutOfOrderSequenceNumber
+        | Code::InvalidProducerEpoch
+        | Code::InvalidProducerIdMapping
+        | Code::UnknownProducerId
+        | Code::ProducerFenced => ProduceFault::NewClient,
+        _ => ProduceFault::Retry,
+    }
+}
+
+/// A Kafka error as text that is safe to log: the crate's own text of a refused property holds
+/// the property's value, which may be a password.
+pub fn describe(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, reason, property, _) => {
+            format!("property {property} refused: {}", reason.split(':').next().unwrap_or_default())
+        }
+        _ => match error.rdkafka_error_code() {
+            Some(code) => format!("{code:?}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rdkafka::types::{RDKafkaConfRes, RDKafkaRespErr};
+
+    use super::*;
+
+    const GOLDEN: &str = include_str!("faults_rdkafka.tsv");
+
+    /// (code, wanted while polling, wanted while producing)
+    fn golden() -> Vec<(Code, &'static str, &'static str)> {
+        GOLDEN
+            .lines()
+            .skip(1)
+            .map(|line| {
+                let cells: Vec<_> = line.split('\t').collect();
+                let raw: i32 = cells[0].parse().unwrap();
+                let code = Code::from(RDKafkaRespErr::try_from(raw).unwrap());
+                (code, cells[2], cells[4])
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_code_has_the_wanted_outcome_while_polling() {
+        let mut wrong = BTreeMap::new();
+        for (code, wanted, _) in golden() {
+            let found = match on_poll(code) {
+                PollFault::Notice => &["INFO"][..],
+                PollFault::Transient => &["AUTO", "RETRY", "-"],
+                PollFault::LostOwnership => &["REJOIN"],
+                PollFault::Reposition => &["RESET"],
+                PollFault::Corrupt => &["HALT-PART"],
+                PollFault::Operator => &["HALT"],
+                PollFault::Exit => &["EXIT", "BUG"],
+            };
+            if !found.contains(&wanted) {
+                wrong.insert(format!("{code:?}"), (wanted, found));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn only_a_record_that_is_itself_refused_is_published_as_a_pointer() {
+        let mut wrong = BTreeMap::new();
+        for (code, _, wanted) in golden() {
+            let found = on_produce(code);
+            let right = match wanted {
+                "EVENT" => found == ProduceFault::Record,
+                "NEWCLIENT" => found == ProduceFault::NewClient,
+                _ => found != ProduceFault::Record,
+            };
+            if !right {
+                wrong.insert(format!("{code:?}"), (wanted, found));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn a_refused_property_is_named_without_its_value() {
+        let error = KafkaError::ClientConfig(
+            RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+            "Invalid value: hunter2".to_owned(),
+            "sasl.password".to_owned(),
+            "hunter2".to_owned(),
+        );
+        let text = describe(&error);
+        assert!(text.contains("sasl.password") && !text.contains("hunter2"), "{text}");
+    }
+}
