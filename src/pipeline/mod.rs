@@ -3,6 +3,8 @@
 pub mod backoff;
 pub mod frontier;
 pub mod input;
+pub mod mirror;
 mod partition;
+pub mod poll;
 pub mod queue;
 pub mod state;

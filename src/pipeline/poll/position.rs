@@ -1,0 +1,155 @@
+//! Positions: setting them, announcing where the consumer stands, and finding out which log lost
+//! one.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::PollEvent;
+use super::member::Member;
+use super::reading::{Reading, Seeking, Span};
+use super::thread::{ASK_TIMEOUT, Poller, pause, resume};
+use crate::kafka::faults::describe;
+use crate::record::{NextOffset, TopicPartition};
+
+/// Between attempts to set a position. A partition just assigned refuses a seek until its
+/// fetcher has started, a few milliseconds later.
+const SEEK_RETRY: Duration = Duration::from_millis(10);
+/// After this long a partition that keeps refusing is assigned anew.
+const SEEK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often positions beyond the last record are looked for.
+const POSITION_ROUND: Duration = Duration::from_millis(500);
+/// First and longest wait before an unreadable batch is fetched again.
+const REFETCH_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Without an unreadable batch for this long, the wait starts over.
+const REFETCH_MEMORY: Duration = Duration::from_secs(120);
+
+impl Poller {
+    /// Sets the positions that are due, and lets their partitions flow.
+    pub(super) fn seek_due(&mut self) {
+        // Without a decoder nothing may flow: positions wait for it.
+        if !self.may_flow() {
+            return;
+        }
+        let now = Instant::now();
+        for reading in self.readings.iter_mut() {
+            let Some(seeking) = reading.seeking.filter(|seeking| seeking.due <= now) else {
+                continue;
+            };
+            let anew = reading.stopped || now.duration_since(seeking.since) > SEEK_PATIENCE;
+            match set_position(&self.member, reading, anew) {
+                Ok(()) => {
+                    reading.seeking = None;
+                    reading.stopped = false;
+                    if !reading.held {
+                        resume(&self.member, [&reading.partition]);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(
+                        error = describe(&error),
+                        partition = %reading.partition,
+                        "position not set yet"
+                    );
+                    reading.seeking = Some(Seeking { due: now + SEEK_RETRY, ..seeking });
+                }
+            }
+        }
+    }
+
+    /// Tells the run loop where the consumer stands when that is beyond the last record.
+    pub(super) fn announce_positions(&mut self) {
+        let now = Instant::now();
+        if now < self.positions_due {
+            return;
+        }
+        self.positions_due = now + POSITION_ROUND;
+        let Ok(positions) = self.member.position() else { return };
+        for position in positions.elements() {
+            let Offset::Offset(next) = position.offset() else { continue };
+            let reading = self.readings.get(position.topic(), position.partition());
+            if let Some(reading) = reading
+                && let Some(generation) = reading.reach(next)
+            {
+                let partition = reading.partition.clone();
+                let next = NextOffset(next);
+                self.events.send(PollEvent::Positioned { partition, generation, next }).ok();
+            }
+        }
+    }
+
+    /// Finds the readings whose position is not in their log. librdkafka names no partition when
+    /// it gives up, so every one is compared with its log.
+    pub(super) fn check_spans(&mut self) {
+        if self.span_check_due.is_none_or(|due| Instant::now() < due) {
+            return;
+        }
+        self.span_check_due = None;
+        let mut answered = true;
+        let mut lacking = 0;
+        for reading in self.readings.iter_mut().filter(|reading| reading.is_flowing()) {
+            let TopicPartition { topic, partition } = &reading.partition;
+            let Ok((low, high)) = self.member.fetch_watermarks(topic, *partition, ASK_TIMEOUT)
+            else {
+                // Every further question would wait as long: ask again later.
+                answered = false;
+                break;
+            };
+            let generation = reading.generation;
+            if let (Span::Lacks, Some(generation)) = (reading.compare(low, high), generation) {
+                let partition = reading.partition.clone();
+                reading.end();
+                reading.stopped = true;
+                lacking += 1;
+                self.events.send(PollEvent::LogChanged { partition, generation }).ok();
+            }
+        }
+        if !answered {
+            self.span_check_due = Some(Instant::now() + Duration::from_secs(1));
+        } else if lacking == 0 {
+            // The error was about a position that is fine by now, or an anchor that retention
+            // took. Whichever partition it was stands still: start them all again.
+            self.restart_all(Instant::now());
+        }
+    }
+
+    /// An unreadable batch: librdkafka would go on behind it. Fetches everything again from where
+    /// it stands, later and later, so that nothing is skipped; it works once the batch can be
+    /// read, and until then the other partitions go on between the attempts.
+    pub(super) fn refetch(&mut self) {
+        let now = Instant::now();
+        let (first, longest) = REFETCH_WAIT;
+        let times = match self.corrupt {
+            Some((times, seen)) if now.duration_since(seen) < REFETCH_MEMORY => times + 1,
+            Some(_) | None => 0,
+        };
+        self.corrupt = Some((times, now));
+        self.restart_all(now + first.saturating_mul(1 << times.min(16)).min(longest));
+    }
+
+    /// Sets every position again, by a new assignment where fetching has stopped.
+    fn restart_all(&mut self, due: Instant) {
+        for reading in self.readings.iter_mut().filter(|reading| reading.is_flowing()) {
+            // Until then records of it are dropped; fetching them would be in vain.
+            pause(&self.member, [&reading.partition]);
+            reading.stopped = true;
+            reading.seeking = Some(Seeking { since: due, due });
+        }
+    }
+}
+
+/// Sets a reading's position by a seek or, where fetching has stopped, by taking the partition
+/// out of the assignment and putting it back at that offset. Group and broker notice neither.
+fn set_position(member: &Member, reading: &Reading, anew: bool) -> KafkaResult<()> {
+    let TopicPartition { topic, partition } = &reading.partition;
+    let from = Offset::Offset(reading.fetch_from());
+    if !anew {
+        return member.seek(topic, *partition, from, ASK_TIMEOUT);
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, *partition, from)?;
+    member.incremental_unassign(&list)?;
+    member.incremental_assign(&list)
+}

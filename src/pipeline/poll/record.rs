@@ -1,0 +1,85 @@
+//! A polled message as a [`Record`], byte for byte.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
+
+use crate::event::{Content, Event, Poison};
+use crate::record::{Generation, Header, Offset, Record, TimestampType, TopicPartition};
+use crate::verdict::Reason;
+
+/// Stands in for a header whose name is not UTF-8.
+///
+/// rdkafka's safe accessor unwraps the name's conversion, so such a header can neither be read
+/// nor copied; the record is poison (`header_encoding`), and its other headers are kept.
+const UNREADABLE_HEADER: &str = "pgsluice.unreadable";
+
+/// A copied message.
+#[derive(Debug)]
+pub(super) struct Copied {
+    /// The record.
+    pub(super) record: Record,
+    /// All header names are UTF-8.
+    pub(super) headers_readable: bool,
+}
+
+impl Copied {
+    /// Copies a message out of librdkafka's buffer.
+    pub(super) fn of(
+        message: &BorrowedMessage<'_>,
+        partition: TopicPartition,
+        generation: Generation,
+    ) -> Self {
+        let (headers, headers_readable) = headers(message);
+        let (timestamp, timestamp_type) = timestamp(message.timestamp());
+        let record = Record {
+            partition,
+            offset: Offset(message.offset()),
+            generation,
+            timestamp,
+            timestamp_type,
+            key: message.key().map(Box::from),
+            value: message.payload().map(Box::from),
+            headers,
+        };
+        Self { record, headers_readable }
+    }
+}
+
+/// Makes an event poison because a header could not be read, unless it is poison already or
+/// stops the partition.
+pub(super) fn refuse_headers(event: &mut Event) {
+    if matches!(event.content, Content::Write(_) | Content::Skip(_)) {
+        event.content = Content::Poison(Poison { reason: Reason::HeaderEncoding, field: None });
+    }
+}
+
+/// Milliseconds and who set them; librdkafka's -1 is "none".
+pub(super) fn timestamp(timestamp: Timestamp) -> (Option<i64>, TimestampType) {
+    let kind = match timestamp {
+        Timestamp::NotAvailable => TimestampType::NotAvailable,
+        Timestamp::CreateTime(_) => TimestampType::CreateTime,
+        Timestamp::LogAppendTime(_) => TimestampType::LogAppendTime,
+    };
+    (timestamp.to_millis(), kind)
+}
+
+/// All headers in order, and whether all could be read.
+fn headers(message: &BorrowedMessage<'_>) -> (Vec<Header>, bool) {
+    let Some(headers) = message.headers() else { return (Vec::new(), true) };
+    let read = |index| {
+        let header = headers.try_get(index)?;
+        Some(Header { name: header.key.into(), value: header.value.map(Box::from) })
+    };
+    // One guard for all headers in the ordinary case; one a header once a name is bad. Nothing
+    // is left half done by the panic: it comes before the closure has built anything.
+    let all = || (0..headers.count()).filter_map(read).collect();
+    if let Ok(all) = catch_unwind(AssertUnwindSafe(all)) {
+        return (all, true);
+    }
+    let each = (0..headers.count()).filter_map(|index| {
+        catch_unwind(AssertUnwindSafe(|| read(index)))
+            .unwrap_or_else(|_| Some(Header { name: UNREADABLE_HEADER.into(), value: None }))
+    });
+    (each.collect(), false)
+}

@@ -1,0 +1,430 @@
+//! The thread against a broker: librdkafka's mock cluster, or with `PGSLUICE_TEST_KAFKA` a real
+//! one.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError, unbounded_channel};
+
+use super::*;
+use crate::event::{Content, Envelope};
+use crate::pipeline::mirror::Mirror;
+use crate::record::{Offset, OwnerEpoch, StreamId};
+use crate::verdict::Reason;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct AsSkip;
+
+impl Decode for AsSkip {
+    fn decode(&self, record: Record) -> Event {
+        let content = Content::Skip(Reason::SkipRoute);
+        Event { record, envelope: Envelope::default(), content }
+    }
+}
+
+/// A broker with one topic of two partitions; records go to the first.
+struct Broker {
+    address: String,
+    topic: String,
+    mock: Option<MockCluster<'static, DefaultProducerContext>>,
+}
+
+impl Broker {
+    fn start(name: &str) -> Self {
+        let topic = format!("{name}-{}", std::process::id());
+        if let Some(address) = std::env::var("PGSLUICE_TEST_KAFKA").ok().filter(|a| !a.is_empty()) {
+            let broker = Self { address, topic, mock: None };
+            broker.create();
+            return broker;
+        }
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic(&topic, 2, 1).unwrap();
+        Self { address: mock.bootstrap_servers(), topic, mock: Some(mock) }
+    }
+
+    /// Creates the topic on a real broker.
+    fn create(&self) {
+        let client = ClientConfig::new().set("bootstrap.servers", &self.address).clone();
+        let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let topic = NewTopic::new(&self.topic, 2, TopicReplication::Fixed(1));
+        runtime.block_on(admin.create_topics([&topic], &options)).unwrap();
+    }
+
+    fn produce(&self, values: impl IntoIterator<Item = String>) {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
+        for value in values {
+            let headers =
+                OwnedHeaders::new().insert(rdkafka::message::Header { key: "h", value: Some("1") });
+            let record = BaseRecord::to(&self.topic)
+                .partition(0)
+                .key("k")
+                .payload(&value)
+                .timestamp(1_700_000_000_000)
+                .headers(headers);
+            producer.send(record).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    fn produce_numbers(&self, count: usize) {
+        self.produce((0..count).map(|n| n.to_string()));
+    }
+
+    fn partition(&self, partition: i32) -> TopicPartition {
+        TopicPartition { topic: self.topic.as_str().into(), partition }
+    }
+
+    fn committed(&self, partition: i32) -> (i64, String) {
+        let client: rdkafka::consumer::BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("group.id", &self.topic)
+            .create()
+            .unwrap();
+        let mut list = rdkafka::TopicPartitionList::new();
+        list.add_partition(&self.topic, partition);
+        let list = client.committed_offsets(list, PATIENCE).unwrap();
+        let entry = list.find_partition(&self.topic, partition).unwrap();
+        (entry.offset().to_raw().unwrap(), entry.metadata().to_owned())
+    }
+
+    fn config(&self) -> Config {
+        let toml = format!(
+            "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\ntopics = [\"{}\"]\n\
+             [kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\
+             [postgres]\nurl = \"postgres://nobody@localhost/unused\"\n",
+            self.address, self.topic, self.topic
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pgsluice.toml");
+        std::fs::write(&file, toml).unwrap();
+        crate::config::load(Some(&file), std::iter::empty()).unwrap()
+    }
+}
+
+/// A running consumer and what it said.
+struct Running {
+    consumer: Consumer,
+    heard: UnboundedReceiver<PollEvent>,
+    budget: Arc<Budget>,
+    events: Vec<Event>,
+    assigned: Vec<TopicPartition>,
+}
+
+impl Running {
+    fn start(broker: &Broker, budget: usize) -> Self {
+        let (events, heard) = unbounded_channel();
+        let budget = Arc::new(Budget::new(budget));
+        let consumer = Consumer::start(&broker.config(), events, Arc::clone(&budget)).unwrap();
+        consumer.send(Command::Decode(Arc::new(AsSkip)));
+        Self { consumer, heard, budget, events: Vec::new(), assigned: Vec::new() }
+    }
+
+    /// Starts and waits for the partition.
+    fn assigned(broker: &Broker, budget: usize) -> Self {
+        let mut running = Self::start(broker, budget);
+        running.until("an assignment", |event| matches!(event, PollEvent::Assigned(_)));
+        running
+    }
+
+    fn seek(&self, broker: &Broker, generation: u64, next: i64, anchor: Option<Anchor>) {
+        self.seek_partition(broker.partition(0), generation, next, anchor);
+    }
+
+    fn seek_partition(
+        &self,
+        partition: TopicPartition,
+        generation: u64,
+        next: i64,
+        anchor: Option<Anchor>,
+    ) {
+        self.consumer.send(Command::Seek {
+            partition,
+            generation: Generation(generation),
+            next: NextOffset(next),
+            anchor,
+        });
+    }
+
+    fn hear(&mut self) -> Option<PollEvent> {
+        match self.heard.try_recv() {
+            Ok(PollEvent::Polled(events)) => {
+                self.events.extend(events);
+                Some(PollEvent::Polled(Vec::new()))
+            }
+            Ok(PollEvent::Assigned(partitions)) => {
+                self.assigned.extend(partitions.clone());
+                Some(PollEvent::Assigned(partitions))
+            }
+            Ok(event) => Some(event),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                std::thread::sleep(Duration::from_millis(5));
+                None
+            }
+        }
+    }
+
+    #[track_caller]
+    fn until(&mut self, what: &str, mut wanted: impl FnMut(&PollEvent) -> bool) -> PollEvent {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "no {what} within {PATIENCE:?}");
+            if let Some(event) = self.hear()
+                && wanted(&event)
+            {
+                return event;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn until_events(&mut self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.events.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} events", self.events.len());
+            self.hear();
+        }
+    }
+
+    fn listen(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.hear();
+        }
+    }
+
+    fn offsets(&self) -> Vec<i64> {
+        self.events.iter().map(|event| event.offset().0).collect()
+    }
+
+    fn close(mut self) {
+        self.consumer.send(Command::Close);
+        self.until("end", |event| matches!(event, PollEvent::Closed));
+        assert!(self.consumer.join());
+    }
+}
+
+fn position(partition: TopicPartition, next: i64) -> MirrorPosition {
+    let (stream, epoch) = (StreamId(1), OwnerEpoch(2));
+    MirrorPosition { partition, stream, epoch, next: NextOffset(next) }
+}
+
+fn anchor_of(event: &Event) -> Anchor {
+    Anchor { offset: event.offset(), timestamp: event.record.timestamp, crc: event.record.crc() }
+}
+
+#[test]
+fn records_are_read_from_the_wanted_position_and_carry_the_generation() {
+    let broker = Broker::start("poll-seek");
+    broker.produce_numbers(10);
+    let mut running = Running::assigned(&broker, 1 << 20);
+    // Nothing flows before a seek.
+    running.listen(Duration::from_millis(300));
+    assert_eq!(running.offsets(), Vec::<i64>::new());
+
+    running.seek(&broker, 3, 4, None);
+    running.until_events(6);
+    assert_eq!(running.offsets(), (4..10).collect::<Vec<_>>());
+    assert!(running.events.iter().all(|event| event.record.generation == Generation(3)));
+    let record = &running.events[0].record;
+    assert_eq!(record.key.as_deref(), Some(&b"k"[..]));
+    assert_eq!(record.value.as_deref(), Some(&b"4"[..]));
+    assert_eq!(record.timestamp, Some(1_700_000_000_000));
+    assert_eq!(record.header("h").and_then(|h| h.value.as_deref()), Some(&b"1"[..]));
+
+    // Reading again from an earlier position, with the anchor before it.
+    let anchor = anchor_of(&running.events[2]);
+    running.events.clear();
+    running.seek(&broker, 4, 7, Some(anchor));
+    running.until_events(3);
+    assert_eq!(running.offsets(), [7, 8, 9]);
+    assert!(running.events.iter().all(|event| event.record.generation == Generation(4)));
+    running.close();
+}
+
+#[test]
+fn another_record_at_the_anchors_place_means_another_log() {
+    let broker = Broker::start("poll-anchor");
+    broker.produce_numbers(5);
+    let mut running = Running::assigned(&broker, 1 << 20);
+    let anchor = Anchor { offset: Offset(2), timestamp: Some(1), crc: 0 };
+    running.seek(&broker, 1, 3, Some(anchor));
+    running.until("changed log", |event| {
+        matches!(event, PollEvent::LogChanged { generation: Generation(1), .. })
+    });
+    // An accepted log is read from the start.
+    running.seek(&broker, 2, 0, None);
+    running.until_events(5);
+    assert_eq!(running.offsets(), [0, 1, 2, 3, 4]);
+    running.close();
+}
+
+#[test]
+fn a_position_beyond_the_log_is_a_changed_log_and_can_be_left_again() {
+    let broker = Broker::start("poll-range");
+    broker.produce_numbers(5);
+    let mut running = Running::assigned(&broker, 1 << 20);
+    running.seek(&broker, 1, 500, None);
+    running.until("changed log", |event| matches!(event, PollEvent::LogChanged { .. }));
+    running.seek(&broker, 2, 3, None);
+    running.until_events(2);
+    assert_eq!(running.offsets(), [3, 4]);
+    running.close();
+}
+
+#[test]
+fn a_paused_partition_goes_on_where_it_stopped() {
+    let broker = Broker::start("poll-pause");
+    broker.produce_numbers(3);
+    let mut running = Running::assigned(&broker, 1 << 20);
+    running.seek(&broker, 1, 0, None);
+    running.until_events(3);
+    running.consumer.send(Command::Pause(broker.partition(0)));
+    running.listen(Duration::from_millis(200));
+    broker.produce_numbers(3);
+    running.listen(Duration::from_millis(500));
+    assert_eq!(running.offsets(), [0, 1, 2]);
+    running.consumer.send(Command::Resume(broker.partition(0)));
+    running.until_events(6);
+    assert_eq!(running.offsets(), [0, 1, 2, 3, 4, 5]);
+    running.close();
+}
+
+#[test]
+fn a_full_budget_stops_reading_until_half_of_it_is_free_and_nothing_is_lost() {
+    let broker = Broker::start("poll-budget");
+    let count = 2000;
+    broker.produce_numbers(count);
+    let limit = 40 * 600;
+    let mut running = Running::assigned(&broker, limit);
+    running.seek(&broker, 1, 0, None);
+    // Past the standstill, into the pause.
+    running.listen(Duration::from_millis(2500));
+    let read = running.events.len();
+    assert!(running.budget.is_full() && read < 100, "{read} events");
+    // Then everything is given back at once, again and again.
+    let deadline = Instant::now() + PATIENCE;
+    while running.events.len() < count {
+        assert!(Instant::now() < deadline, "{} of {count}", running.events.len());
+        running.budget.free(running.budget.in_flight());
+        running.hear();
+    }
+    assert_eq!(running.offsets(), (0..count as i64).collect::<Vec<_>>());
+    running.close();
+}
+
+#[test]
+fn a_revocation_waits_for_its_answer_and_commits_it_with_the_tag() {
+    let broker = Broker::start("poll-revoke");
+    broker.produce_numbers(10);
+    let mut first = Running::assigned(&broker, 1 << 20);
+    for partition in [0, 1] {
+        first.seek_partition(broker.partition(partition), 1, 0, None);
+    }
+    first.until_events(10);
+    let mut second = Running::start(&broker, 1 << 20);
+    let revoked = first.until("a revocation", |event| matches!(event, PollEvent::Revoked { .. }));
+    let PollEvent::Revoked { partitions, ticket, lost } = revoked else { unreachable!() };
+    assert!(!lost);
+    assert_eq!(partitions.len(), 1);
+    // Nobody else has it before the answer.
+    second.listen(Duration::from_secs(1));
+    assert_eq!(second.assigned, []);
+    first
+        .consumer
+        .send(Command::Released { ticket, commits: vec![position(partitions[0].clone(), 7)] });
+    while second.assigned.is_empty() {
+        first.listen(Duration::from_millis(20));
+        second.until("an assignment", |event| matches!(event, PollEvent::Assigned(_)));
+    }
+    assert_eq!(second.assigned, partitions);
+    assert_eq!(broker.committed(partitions[0].partition), (7, "pgsluice/1/1/2".to_owned()));
+    first.close();
+    second.close();
+}
+
+#[test]
+fn the_mirror_commits_the_newest_position_with_the_tag() {
+    let broker = Broker::start("poll-mirror");
+    broker.produce_numbers(3);
+    let running = Running::assigned(&broker, 1 << 20);
+    let mirror = Mirror::start(&running.consumer).unwrap();
+    mirror.commit(vec![position(broker.partition(0), 2)]);
+    mirror.commit(vec![position(broker.partition(0), 3)]);
+    assert!(mirror.stop(PATIENCE));
+    assert_eq!(broker.committed(0), (3, "pgsluice/1/1/2".to_owned()));
+    running.close();
+}
+
+#[test]
+fn a_transaction_marker_moves_the_position_beyond_the_last_record() {
+    let broker = Broker::start("poll-marker");
+    if broker.mock.is_some() {
+        // The mock cluster writes no markers.
+        return;
+    }
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .set("transactional.id", &broker.topic)
+        .create()
+        .unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    for commit in [true, false] {
+        producer.begin_transaction().unwrap();
+        let record = BaseRecord::to(&broker.topic).partition(0).key("k").payload("v");
+        producer.send(record).unwrap();
+        producer.flush(PATIENCE).unwrap();
+        if commit {
+            producer.commit_transaction(PATIENCE).unwrap();
+        } else {
+            producer.abort_transaction(PATIENCE).unwrap();
+        }
+    }
+    let mut running = Running::assigned(&broker, 1 << 20);
+    running.seek(&broker, 1, 0, None);
+    let behind_all = NextOffset(4);
+    running.until(
+        "a position",
+        |event| matches!(event, PollEvent::Positioned { next, .. } if *next == behind_all),
+    );
+    assert_eq!(running.offsets(), [0]);
+    running.close();
+}
+
+#[test]
+fn a_dead_broker_is_reported_once_and_its_return_as_well() {
+    let broker = Broker::start("poll-outage");
+    let Some(mock) = &broker.mock else { return };
+    broker.produce_numbers(1);
+    let mut running = Running::assigned(&broker, 1 << 20);
+    running.seek(&broker, 1, 0, None);
+    running.until_events(1);
+    mock.broker_down(-1).unwrap();
+    running.until("outage", |event| matches!(event, PollEvent::Unreachable));
+    mock.broker_up(-1).unwrap();
+    running.until("return", |event| {
+        assert!(!matches!(event, PollEvent::Unreachable), "reported twice");
+        matches!(event, PollEvent::Reachable)
+    });
+    running.close();
+}
+
+#[test]
+fn a_fatal_error_ends_the_thread_without_closing_the_consumer() {
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    let broker = Broker::start("poll-fenced");
+    let Some(mock) = &broker.mock else { return };
+    let mut running = Running::assigned(&broker, 1 << 20);
+    let fenced = RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID;
+    mock.request_errors(RDKafkaApiKey::Heartbeat, &[fenced]);
+    running.until("fencing", |event| matches!(event, PollEvent::Fenced(_)));
+    assert!(running.consumer.join());
+}
