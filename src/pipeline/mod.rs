@@ -1,6 +1,7 @@
 //! From poll to progress. One pure coordinator ([`state`]) decides; thin shells around it do I/O.
 
 pub mod backoff;
+pub mod decode;
 pub mod frontier;
 pub mod input;
 pub mod mirror;

@@ -1,0 +1,208 @@
+//! Routes as the decoder uses them: conditions, and for each column where its value comes from.
+//!
+//! A tombstone under `tombstone = "delete"` takes the first route whose conditions it meets, and
+//! ends the aggregate there: a document or upsert route deletes the document or the row by its
+//! key, a delete route does what it always does. It has no value, so a condition on `event_type`
+//! never matches it (unless the type comes from a header or a constant), and key columns must
+//! come from the record's key, its headers or the aggregate id.
+
+use crate::config::{Config, FieldSources, RouteAction, RouteConfig};
+use crate::envelope::{Draft, Found, Pointer, Source};
+use crate::event::{Change, Json, Poison, RouteId, Value, Write};
+use crate::route::matching::{Conditions, Matching, Subject};
+use crate::route::value::fit;
+use crate::route::{Column, CompiledAction, CompiledRoute, Plan, Target};
+use crate::verdict::Reason;
+
+/// All routes, in order.
+#[derive(Debug)]
+pub(crate) struct Rules(Vec<Rule>);
+
+/// One route.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    conditions: Conditions,
+    route: RouteId,
+    effect: Effect,
+}
+
+/// What a route makes of an event.
+#[derive(Debug)]
+enum Effect {
+    /// Nothing.
+    Skip,
+    /// The payload becomes the state, or part of it.
+    Document { merge: bool },
+    /// The document is deleted.
+    DocumentDelete,
+    /// A row of a user's table is written.
+    Upsert { key: Vec<Bound>, columns: Vec<Bound> },
+    /// A row of a user's table is deleted, or marked by `columns`.
+    Delete { key: Vec<Bound>, columns: Vec<Bound> },
+}
+
+/// A column and the sources of its value.
+#[derive(Debug)]
+struct Bound {
+    column: Column,
+    sources: Box<[Source]>,
+}
+
+/// What the routes say to an event.
+#[derive(Debug)]
+pub(crate) enum Choice<'a> {
+    /// The first route that matches.
+    Rule(&'a Rule),
+    /// No route matches.
+    Unmatched,
+    /// A route before the first match asks for a field that could not be told.
+    CannotTell,
+}
+
+impl Rules {
+    /// The routes of a plan, with the conditions and sources of the configuration it was compiled
+    /// from. Without any route there is one for everything: the plan's last.
+    pub(crate) fn new(plan: &Plan, config: &Config) -> Self {
+        if config.routes.is_empty() {
+            let everything = RouteConfig {
+                topic: Vec::new(),
+                aggregate_type: Vec::new(),
+                event_type: Vec::new(),
+                action: RouteAction::Skip,
+            };
+            let default = plan.routes.last().map(|compiled| Rule::new(&everything, compiled));
+            return Self(default.into_iter().collect());
+        }
+        let routes = config.routes.iter().zip(&plan.routes);
+        Self(routes.map(|(route, compiled)| Rule::new(route, compiled)).collect())
+    }
+
+    /// Finds the route of an event: the first match wins.
+    pub(crate) fn choose(&self, subject: &Subject<'_>) -> Choice<'_> {
+        for rule in &self.0 {
+            match rule.conditions.matches(subject) {
+                Matching::Yes => return Choice::Rule(rule),
+                Matching::No => {}
+                Matching::CannotTell => return Choice::CannotTell,
+            }
+        }
+        Choice::Unmatched
+    }
+}
+
+impl Rule {
+    fn new(route: &RouteConfig, compiled: &CompiledRoute) -> Self {
+        let effect = match &compiled.action {
+            CompiledAction::Skip => Effect::Skip,
+            CompiledAction::Document { merge } => match route.action {
+                RouteAction::Document { delete: true, .. } => Effect::DocumentDelete,
+                _ => Effect::Document { merge: *merge },
+            },
+            CompiledAction::Upsert(target) => {
+                let (key, columns) = bindings(target, &route.action);
+                Effect::Upsert { key, columns }
+            }
+            CompiledAction::Delete(target) => {
+                let (key, columns) = bindings(target, &route.action);
+                Effect::Delete { key, columns }
+            }
+        };
+        Self { conditions: Conditions::new(route), route: compiled.id, effect }
+    }
+
+    /// Whether the route does nothing.
+    pub(crate) fn skips(&self) -> bool {
+        matches!(self.effect, Effect::Skip)
+    }
+
+    /// What the event writes through this route; `None` for a route that does nothing.
+    ///
+    /// # Errors
+    /// The column or field at fault when a value is missing or does not fit.
+    pub(crate) fn write(&self, draft: &Draft<'_>) -> Result<Option<Write>, Poison> {
+        let change = match &self.effect {
+            Effect::Skip => return Ok(None),
+            Effect::DocumentDelete => document_delete(),
+            Effect::Document { .. } if draft.tombstone => document_delete(),
+            Effect::Document { merge } => Change::Document(document(draft, *merge)?),
+            Effect::Upsert { key, .. } if draft.tombstone => {
+                Change::Delete { key: key_values(draft, key)?, columns: Box::default() }
+            }
+            Effect::Upsert { key, columns } => Change::Upsert {
+                key: key_values(draft, key)?,
+                columns: column_values(draft, columns)?,
+            },
+            Effect::Delete { key, columns } => Change::Delete {
+                key: key_values(draft, key)?,
+                columns: column_values(draft, columns)?,
+            },
+        };
+        Ok(Some(Write { route: self.route, change }))
+    }
+}
+
+/// Sources by column name. A column without any has nothing to find, which for a key is poison
+/// and for another column leaves it alone; compiling refuses both before it comes to that.
+fn bindings(target: &Target, action: &RouteAction) -> (Vec<Bound>, Vec<Bound>) {
+    let (key, columns) = match action {
+        RouteAction::Upsert { key, columns, .. } => (key.as_slice(), columns.as_deref()),
+        RouteAction::Delete { key, soft, .. } => (key.as_slice(), Some(soft.as_slice())),
+        RouteAction::Skip | RouteAction::Document { .. } => (&[][..], Some(&[][..])),
+    };
+    let bound = |column: &Column, sources: Box<[Source]>| Bound { column: column.clone(), sources };
+    let listed = |pairs: &[(String, FieldSources)], column: &Column| {
+        let pair = pairs.iter().find(|(name, _)| *name == column.name);
+        bound(column, pair.map(|(_, sources)| Source::all(sources)).unwrap_or_default())
+    };
+    let member = |column: &Column| {
+        bound(column, Box::new([Source::PayloadPointer(Pointer::member(&column.name))]))
+    };
+    (
+        target.key.iter().map(|column| listed(key, column)).collect(),
+        match columns {
+            Some(columns) => target.columns.iter().map(|c| listed(columns, c)).collect(),
+            None => target.columns.iter().map(member).collect(),
+        },
+    )
+}
+
+fn document_delete() -> Change {
+    Change::Delete { key: Box::default(), columns: Box::default() }
+}
+
+/// Merging is defined for objects only: of anything else `jsonb ||` would make an array.
+fn document(draft: &Draft<'_>, merge: bool) -> Result<Json, Poison> {
+    let poison = |reason| Poison { reason, field: Some("payload".into()) };
+    let payload = draft.payload().ok_or_else(|| poison(Reason::FieldMissing))?;
+    if merge && !draft.payload_is_object() {
+        return Err(poison(Reason::JsonShape));
+    }
+    Ok(Json(payload.into()))
+}
+
+fn key_values(draft: &Draft<'_>, key: &[Bound]) -> Result<Box<[Value]>, Poison> {
+    key.iter()
+        .map(|bound| match bound.value(draft)? {
+            None | Some(Value::Null) => Err(bound.poison(Reason::ColumnKeyMissing)),
+            Some(value) => Ok(value),
+        })
+        .collect()
+}
+
+fn column_values(draft: &Draft<'_>, columns: &[Bound]) -> Result<Box<[Option<Value>]>, Poison> {
+    columns.iter().map(|bound| bound.value(draft)).collect()
+}
+
+impl Bound {
+    fn value(&self, draft: &Draft<'_>) -> Result<Option<Value>, Poison> {
+        let found: Option<Found<'_>> =
+            draft.first(&self.sources).map_err(|reason| self.poison(reason))?;
+        let Some(found) = found else { return Ok(None) };
+        let value = fit(found, &self.column.ty);
+        value.map(Some).ok_or_else(|| self.poison(Reason::ColumnValue))
+    }
+
+    fn poison(&self, reason: Reason) -> Poison {
+        Poison { reason, field: Some(self.column.name.as_str().into()) }
+    }
+}
