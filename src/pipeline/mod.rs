@@ -1,5 +1,6 @@
 //! From poll to progress. One pure coordinator ([`state`]) decides; thin shells around it do I/O.
 
+pub mod advance;
 pub mod backoff;
 pub mod decode;
 pub mod frontier;

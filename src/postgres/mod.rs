@@ -1,5 +1,15 @@
 //! Database sessions, faults and migrations.
 
+mod connect;
+mod error;
+pub mod lane;
+mod lead;
+pub mod lock;
+pub mod migrate;
+pub mod session;
 pub mod sqlstate;
 
+pub use connect::SessionEnd;
+pub use lane::Lane;
+pub use session::{OpenError, Session};
 pub use sqlstate::FaultPolicy;

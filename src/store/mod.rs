@@ -8,5 +8,6 @@ pub mod group_move;
 pub mod name;
 pub mod notification;
 pub mod parameter;
+pub mod progress;
 pub mod query;
 pub mod statement;

@@ -1,0 +1,361 @@
+//! A database session: one lead, N lanes and the pool of the slow lane, born and closed whole.
+//!
+//! What a session guarantees: every connection of it is on the one server that was running when
+//! it was opened. So everything a lane committed before the barrier was sent is in the same
+//! write-ahead log in front of it, and a barrier that succeeds makes all of it durable. Any
+//! connection that ends, an answer that does not come, a lock that is not seen: the session is
+//! over, and whoever used it starts again from the progress the database holds.
+
+use std::fmt;
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures_util::future::try_join_all;
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use crate::config::{Config, PostgresConfig, UrlError};
+use crate::fault::{Fault, FaultKind, SqlState};
+use crate::record::SessionId;
+use crate::store::progress::{self, SinkId};
+
+use super::connect::{Connector, Lifeline, Role, SessionEnd};
+use super::lane::Lane;
+use super::lead::Lead;
+use super::lock::SessionLock;
+
+/// The oldest server that has every setting a session needs.
+const OLDEST_SERVER: i32 = 140_000;
+
+/// `read_only_sql_transaction`: what a write on this server would be answered with.
+const READ_ONLY: SqlState = SqlState(*b"25006");
+
+/// All connections to the database that one reading of Kafka uses.
+pub struct Session {
+    /// Its name; replies of an older session are ignored.
+    pub id: SessionId,
+    /// The row of this deployment in `sink_t`.
+    pub sink: SinkId,
+    /// Pipelined connections for first attempts; never empty.
+    pub lanes: Vec<Lane>,
+    lead: Lead,
+    slow: Pool,
+    schema: Box<str>,
+    lifeline: Lifeline,
+    deadline: Duration,
+}
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The connection's configuration cannot be used, e.g. a password file that is gone.
+    #[error("postgres.url {0}")]
+    Config(UrlError),
+    /// The server is too old or stores text in another encoding.
+    #[error("PostgreSQL {0}")]
+    Unsupported(&'static str),
+    /// The sink's positions belong to another Kafka cluster: exit code 4.
+    #[error("sink {sink} belongs to Kafka cluster {known}, but the brokers are cluster {found}")]
+    ClusterMismatch {
+        /// The sink's name.
+        sink: String,
+        /// Cluster id the sink was made for.
+        known: String,
+        /// Cluster id of the brokers.
+        found: String,
+    },
+    /// The database did not answer or refused.
+    #[error("database session: {0}")]
+    Database(Fault),
+}
+
+impl OpenError {
+    /// The fault to report when a later session cannot be opened.
+    pub fn into_fault(self) -> Fault {
+        match self {
+            Self::Database(fault) => fault,
+            Self::Config(_) => Fault::new(FaultKind::Bug("postgres.url cannot be used any more")),
+            Self::Unsupported(what) => Fault::new(FaultKind::Bug(what)),
+            Self::ClusterMismatch { .. } => Fault::new(FaultKind::Bug("another Kafka cluster")),
+        }
+    }
+}
+
+impl From<Fault> for OpenError {
+    fn from(fault: Fault) -> Self {
+        Self::Database(fault)
+    }
+}
+
+impl From<tokio_postgres::Error> for OpenError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(Fault::from_postgres(&error))
+    }
+}
+
+impl Session {
+    /// Opens every connection, proves that all are on one server, and finds or makes the sink's
+    /// row. `cluster_id` is the Kafka cluster's; `None` while it is not known, which is not
+    /// compared.
+    ///
+    /// Each connection has `postgres.connect_timeout`. Nothing is retried.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing stays open.
+    pub async fn open(
+        config: &Config,
+        id: SessionId,
+        cluster_id: Option<&str>,
+    ) -> Result<(Self, SessionEnd), OpenError> {
+        let (lifeline, end) = Lifeline::new();
+        let opened = Self::connect(config, id, cluster_id, &lifeline).await;
+        if opened.is_err() {
+            lifeline.close();
+        }
+        Ok((opened?, end))
+    }
+
+    async fn connect(
+        config: &Config,
+        id: SessionId,
+        cluster_id: Option<&str>,
+        lifeline: &Lifeline,
+    ) -> Result<Self, OpenError> {
+        let postgres = &config.postgres;
+        let target = postgres.connect_config().map_err(OpenError::Config)?;
+        let connector =
+            Connector::new(target.clone(), postgres, &config.kafka.group, lifeline.clone());
+        let limit = postgres.connect_timeout;
+        let schema = escape_identifier(&postgres.schema).into_boxed_str();
+
+        let lead = within(limit, open_lead(&connector)).await?;
+        let lock = lead.lock();
+        let sink = within(
+            postgres.deadline,
+            find_sink(lead.client(), &schema, &config.kafka.group, cluster_id),
+        )
+        .await?;
+        let lanes =
+            try_join_all((0..postgres.lanes).map(|_| within(limit, open_lane(&connector, lock))))
+                .await?;
+        let slow = slow_pool(target, connector, lock, postgres)?;
+        Ok(Self {
+            id,
+            sink,
+            lanes,
+            lead,
+            slow,
+            schema,
+            lifeline: lifeline.clone(),
+            deadline: postgres.deadline,
+        })
+    }
+
+    /// Drops all sockets at once. Whatever is in flight fails with [`FaultKind::Connection`].
+    pub fn close(&self) {
+        self.lifeline.close();
+        self.slow.close();
+    }
+
+    /// Ends the session because of a fault, which [`SessionEnd`] then reports.
+    pub fn fail(&self, fault: Fault) {
+        self.lifeline.fail(fault);
+        self.slow.close();
+    }
+
+    /// Whether the session is over.
+    pub fn is_closed(&self) -> bool {
+        self.lifeline.is_closed()
+    }
+
+    /// The quoted schema of pgsluice's own tables.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// Process id of the lead's backend, for messages and tests.
+    pub fn lead_backend(&self) -> i32 {
+        self.lead.lock().holder()
+    }
+
+    /// The lane with the least work in flight.
+    pub fn lane(&self) -> &Lane {
+        self.lanes.iter().min_by_key(|lane| lane.in_flight()).unwrap_or(&self.lanes[0])
+    }
+
+    /// A connection of the slow lane: synchronous commits, longer lock waits, one group at a
+    /// time. Waits for a free one; a new one proves that it sees the session's lock.
+    ///
+    /// # Errors
+    /// The fault; the session is over when a connection could not be opened in time.
+    pub async fn slow(&self) -> Result<deadpool_postgres::Object, Fault> {
+        let object = self.slow.get().await.map_err(|error| Fault::from_pool(&error));
+        if let Err(fault) = &object
+            && !matches!(fault.kind, FaultKind::Server(_))
+        {
+            self.fail(fault.clone());
+        }
+        object
+    }
+
+    /// Waits for database work at most `postgres.deadline`. An answer that does not come in time
+    /// ends the session: no statement is ever abandoned while its connection lives.
+    ///
+    /// # Errors
+    /// The work's own fault, or [`FaultKind::Deadline`].
+    pub async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        match tokio::time::timeout(self.deadline, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let fault = Fault::new(FaultKind::Deadline);
+                self.fail(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Runs one statement on the lead and returns its rows once it is durable, together with
+    /// everything the session committed before it was sent.
+    ///
+    /// The statement's `$1` and `$2` are the session lock's and belong to
+    /// [`super::lock::HELD_HERE`]; `types` and `parameters` are those from `$3` on. It returns at
+    /// least one row, whose first column says whether the lock is held.
+    ///
+    /// # Errors
+    /// A fault; unless the server merely refused the statement, the session is over.
+    pub async fn durable(
+        &self,
+        text: &str,
+        types: &[Type],
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Fault> {
+        let outcome = self.within(self.lead.write(text, types, parameters)).await;
+        if let Err(fault) = &outcome
+            && !matches!(fault.kind, FaultKind::Server(_))
+        {
+            self.fail(fault.clone());
+        }
+        outcome
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("sink", &self.sink)
+            .field("lanes", &self.lanes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bounds a step of opening.
+async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = Result<T, OpenError>>,
+) -> Result<T, OpenError> {
+    tokio::time::timeout(limit, step)
+        .await
+        .unwrap_or_else(|_| Err(Fault::new(FaultKind::Deadline).into()))
+}
+
+async fn open_lead(connector: &Connector) -> Result<Lead, OpenError> {
+    let connected = connector.open(Role::Lead).await?;
+    check_server(&connected.client).await?;
+    match SessionLock::take(&connected.client).await? {
+        Some(lock) => Ok(Lead::new(connected, lock)),
+        None => Err(Fault::new(FaultKind::LockNotSeen).into()),
+    }
+}
+
+async fn check_server(client: &Client) -> Result<(), OpenError> {
+    let row = client
+        .query_typed_one(
+            "select pg_catalog.current_setting('server_version_num')::integer,
+                    pg_catalog.current_setting('server_encoding'),
+                    pg_catalog.current_setting('transaction_read_only')::boolean",
+            &[],
+        )
+        .await?;
+    let (version, encoding, read_only): (i32, &str, bool) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    if version < OLDEST_SERVER {
+        return Err(OpenError::Unsupported("14 is the oldest version that is supported"));
+    }
+    if encoding != "UTF8" {
+        return Err(OpenError::Unsupported("must have a database in the encoding UTF8"));
+    }
+    if read_only {
+        return Err(Fault::new(FaultKind::Server(READ_ONLY)).into());
+    }
+    Ok(())
+}
+
+async fn open_lane(connector: &Connector, lock: SessionLock) -> Result<Lane, OpenError> {
+    let connected = connector.open(Role::Lane).await?;
+    if lock.seen_by(&connected.client).await? {
+        Ok(Lane::new(connected.client))
+    } else {
+        tracing::error!(
+            "a connection does not see the session's lock: the address leads to several servers, \
+             or to a pooler in transaction mode; connect to PostgreSQL directly or through a \
+             pooler in session mode"
+        );
+        Err(Fault::new(FaultKind::LockNotSeen).into())
+    }
+}
+
+async fn find_sink(
+    client: &Client,
+    schema: &str,
+    name: &str,
+    cluster_id: Option<&str>,
+) -> Result<SinkId, OpenError> {
+    let row = progress::find_or_create_sink(client, schema, name, cluster_id).await?;
+    match (row.cluster_id, cluster_id) {
+        (Some(known), Some(found)) if known != found => Err(OpenError::ClusterMismatch {
+            sink: name.to_owned(),
+            known,
+            found: found.to_owned(),
+        }),
+        _ => Ok(row.sink),
+    }
+}
+
+/// The pool opens connections when they are first needed.
+fn slow_pool(
+    target: tokio_postgres::Config,
+    connector: Connector,
+    lock: SessionLock,
+    config: &PostgresConfig,
+) -> Result<Pool, OpenError> {
+    // Nothing is run on return: an open transaction is rolled back by whoever opened it, and a
+    // connection that ended has ended the session.
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let prove_lock = Hook::async_fn(move |connection: &mut deadpool_postgres::ClientWrapper, _| {
+        Box::pin(async move {
+            match lock.seen_by(connection).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(HookError::message("session lock not seen")),
+                Err(error) => Err(HookError::Backend(error)),
+            }
+        })
+    });
+    Pool::builder(Manager::from_connect(target, connector, recycling))
+        .max_size(config.slow_connections)
+        .create_timeout(Some(config.connect_timeout))
+        .runtime(Runtime::Tokio1)
+        .post_create(prove_lock)
+        .build()
+        .map_err(|_| Fault::new(FaultKind::Bug("pool without a runtime")).into())
+}
