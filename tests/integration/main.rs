@@ -1,6 +1,21 @@
 //! Black-box tests: the built daemon between a real Apache Kafka and a real PostgreSQL.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test panics where it cannot go on, in its helper functions too"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod case;
+mod crash;
+mod first_steps;
+mod load;
+mod log;
+mod members;
+mod order;
+mod outage;
 mod parts;
+mod poison;
+mod routes;

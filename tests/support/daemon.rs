@@ -162,8 +162,9 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Ok(mut child) = self.child.lock() {
-            let _ = child.kill();
-            let _ = child.wait();
+            // It may have ended by itself.
+            child.kill().ok();
+            child.wait().ok();
         }
         if std::thread::panicking() {
             eprintln!("--- log of the daemon (pid {}) ---\n{}", self.pid, self.log_tail());

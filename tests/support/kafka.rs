@@ -93,6 +93,14 @@ pub(crate) fn create_topic(topic: &str, partitions: i32) {
     });
 }
 
+/// Deletes a topic and waits until it is gone.
+pub(crate) fn delete_topic(topic: &str) {
+    let options = AdminOptions::new().operation_timeout(Some(CALL_DEADLINE));
+    let deleted = wait_for(admin().delete_topics(&[topic], &options)).expect("delete a topic");
+    deleted[0].as_ref().unwrap_or_else(|(name, error)| panic!("delete {name}: {error}"));
+    wait::until("the topic is gone", CALL_DEADLINE, || partition_count(topic).is_none());
+}
+
 /// How many partitions with a leader a topic has; `None` while it does not exist.
 pub(crate) fn partition_count(topic: &str) -> Option<usize> {
     let client: BaseConsumer = client_config(brokers()).create().expect("create a client");

@@ -87,7 +87,7 @@ impl Postgres {
         signal(server.id(), "STOP");
         for child in String::from_utf8_lossy(&children.expect("run pgrep").stdout).lines() {
             // A background worker may have ended by itself since it was listed.
-            let _ = Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status();
+            Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status().ok();
         }
         signal(server.id(), "KILL");
         server.wait().expect("wait for PostgreSQL");
@@ -112,7 +112,7 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         if let Ok(Some(mut server)) = self.server.lock().map(|mut server| server.take()) {
             signal(server.id(), "QUIT");
-            let _ = server.wait();
+            server.wait().ok();
         }
     }
 }

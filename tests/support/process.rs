@@ -19,7 +19,7 @@ pub(crate) fn spawn(command: Command) -> Child {
             .name("nursery".into())
             .spawn(move || {
                 for (mut command, answer) in inbox {
-                    let _ = answer.send(command.spawn());
+                    answer.send(command.spawn()).expect("the asker waits");
                 }
             })
             .expect("start the thread that starts children");

@@ -1,0 +1,263 @@
+//! What every test has of its own: a topic, a consumer group and a database; and the account of
+//! what became of each record.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::daemon::Daemon;
+use crate::support::kafka::{self, Outgoing, Place, Producer};
+use crate::support::postgres::{Database, Postgres};
+use crate::support::process::next_number;
+
+/// Within this time a lightly loaded daemon has finished what a test produced.
+pub(crate) const SETTLING: Duration = Duration::from_secs(60);
+
+/// Status of every record by its place, with the reason where there is one.
+pub(crate) type Outcomes = BTreeMap<Place, (String, Option<String>)>;
+
+/// One test's own corner of the broker and of the database server.
+pub(crate) struct Case {
+    pub(crate) topic: String,
+    pub(crate) group: String,
+    pub(crate) database: Database,
+    partitions: i32,
+}
+
+impl Case {
+    /// A topic, a group and a database on the shared server.
+    pub(crate) fn new(name: &str, partitions: i32) -> Self {
+        Self::on(Postgres::shared(), name, partitions)
+    }
+
+    /// The same on a server of one's own.
+    pub(crate) fn on(server: &Postgres, name: &str, partitions: i32) -> Self {
+        Self {
+            topic: kafka::topic(&name.replace('_', "-"), partitions),
+            group: format!("{name}-{}-{}", std::process::id(), next_number()),
+            database: server.database(name),
+            partitions,
+        }
+    }
+
+    /// The four required settings and short group timings, then `more` sections.
+    pub(crate) fn config(&self, more: &str) -> String {
+        format!(
+            "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\ntopics = [\"{}\"]\n\
+             [kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\
+             \"heartbeat.interval.ms\" = \"500\"\n\
+             [postgres]\nurl = \"{}\"\n{more}\n",
+            kafka::brokers(),
+            self.group,
+            self.topic,
+            self.database.url(),
+        )
+    }
+
+    /// A daemon with [`Self::config`].
+    pub(crate) fn daemon(&self, more: &str) -> Daemon {
+        Daemon::start(&self.config(more))
+    }
+
+    /// The same with further variables, for keys of sections that `config` has already.
+    pub(crate) fn daemon_with(&self, more: &str, variables: &[(&str, &str)]) -> Daemon {
+        Daemon::start_with(Some(&self.config(more)), variables)
+    }
+
+    pub(crate) fn producer(&self) -> Producer {
+        Producer::new(&self.topic)
+    }
+
+    /// Every record's outcome, from `notification_t`.
+    pub(crate) fn outcomes(&self) -> Outcomes {
+        let sql = format!(
+            "select partition, \"offset\", status, reason from pgsluice.notification \
+             where sink = '{}' and topic = '{}'",
+            self.group, self.topic
+        );
+        let number = |text: &Option<String>| text.as_deref().unwrap_or("").parse::<i64>().ok();
+        let rows = self.database.try_rows(&sql).unwrap_or_default().into_iter().map(|row| {
+            let partition = number(&row[0]).and_then(|n| i32::try_from(n).ok());
+            let place = Place {
+                partition: partition.expect("a partition"),
+                offset: number(&row[1]).expect("an offset"),
+            };
+            (place, (row[2].clone().expect("a status"), row[3].clone()))
+        });
+        rows.collect()
+    }
+
+    /// How many records have that outcome.
+    pub(crate) fn count(&self, status: &str) -> usize {
+        self.outcomes().values().filter(|(found, _)| found == status).count()
+    }
+
+    /// Where the database says that reading goes on; `None` while it has no position.
+    pub(crate) fn progress(&self, partition: i32) -> Option<i64> {
+        let sql = format!(
+            "select next_offset from pgsluice.stream where sink = '{}' and topic = '{}' \
+             and partition = {partition}",
+            self.group, self.topic
+        );
+        let rows = self.database.try_rows(&sql).unwrap_or_default();
+        rows.first()?.first()?.as_deref()?.parse().ok()
+    }
+
+    /// Whether the database's progress stands at the end of every partition that holds anything.
+    pub(crate) fn finished(&self) -> bool {
+        (0..self.partitions).all(|partition| {
+            let end = kafka::end_offset(&self.topic, partition);
+            end == 0 || self.progress(partition) == Some(end)
+        })
+    }
+
+    /// Waits until everything in the topic is finished and durable.
+    #[track_caller]
+    pub(crate) fn until_finished(&self, daemon: &Daemon) {
+        daemon.until("progress stands at the end of the topic", SETTLING, || self.finished());
+    }
+
+    /// Waits until Kafka's committed offsets followed.
+    #[track_caller]
+    pub(crate) fn until_mirrored(&self, daemon: &Daemon) {
+        daemon.until("the committed offsets follow", SETTLING, || {
+            (0..self.partitions).all(|partition| {
+                let end = kafka::end_offset(&self.topic, partition);
+                end == 0 || kafka::committed(&self.group, &self.topic, partition) == Some(end)
+            })
+        });
+    }
+
+    /// Asserts the account of INV-5: exactly these records have an outcome, exactly once, and it is
+    /// the expected one.
+    #[track_caller]
+    pub(crate) fn assert_outcomes<'a>(&self, expected: impl IntoIterator<Item = (Place, &'a str)>) {
+        let expected: BTreeMap<Place, &str> = expected.into_iter().collect();
+        let found = self.outcomes();
+        let differing: Vec<String> = expected
+            .keys()
+            .chain(found.keys())
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .filter(|place| {
+                expected.get(place).copied() != found.get(place).map(|(status, _)| status.as_str())
+            })
+            .take(20)
+            .map(|place| {
+                format!(
+                    "{place:?}: {:?} expected, {:?} found",
+                    expected.get(place),
+                    found.get(place)
+                )
+            })
+            .collect();
+        assert!(differing.is_empty(), "outcomes differ:\n{}", differing.join("\n"));
+        let below: i64 = (0..self.partitions).filter_map(|p| self.progress(p)).sum();
+        assert!(
+            i64::try_from(expected.len()).expect("few") <= below,
+            "{} outcomes, but progress covers only {below} records",
+            expected.len()
+        );
+    }
+
+    /// The reason of one record's outcome.
+    #[track_caller]
+    pub(crate) fn reason(&self, place: Place) -> Option<String> {
+        self.outcomes().get(&place).expect("the record has an outcome").1.clone()
+    }
+
+    /// Version of an aggregate in the ledger.
+    pub(crate) fn version(&self, aggregate: &str) -> Option<i64> {
+        let sql = format!(
+            "select version from pgsluice.aggregate where sink = '{}' and aggregate_id = '{aggregate}'",
+            self.group
+        );
+        self.database.try_rows(&sql).ok()?.first()?.first()?.as_deref()?.parse().ok()
+    }
+
+    /// Document of an aggregate, as the server prints `jsonb`.
+    pub(crate) fn state(&self, aggregate: &str) -> Option<String> {
+        let sql = format!(
+            "select state from pgsluice.aggregate where sink = '{}' and aggregate_id = '{aggregate}'",
+            self.group
+        );
+        self.database.try_rows(&sql).ok()?.into_iter().next()?.into_iter().next()?
+    }
+
+    /// Everything that a re-delivery must leave alone, with each row's writing transaction.
+    pub(crate) fn fingerprint(&self) -> Vec<Vec<Option<String>>> {
+        self.database.rows(
+            "select 'aggregate', aggregate_type, aggregate_id, xmin::text, a::text \
+               from pgsluice.aggregate_t a \
+             union all select 'notification', stream::text, \"offset\"::text, xmin::text, n::text \
+               from pgsluice.notification_t n \
+             order by 1, 2, 3",
+        )
+    }
+}
+
+/// How many records this process finished with that verdict, by its own metrics.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small whole number")]
+pub(crate) fn counted(daemon: &Daemon, verdict: &str) -> usize {
+    daemon.metric("pgsluice_records_total", &[&format!("verdict=\"{verdict}\"")]).round() as usize
+}
+
+/// A domain event as a Java service's event classes come out of Jackson, `eventType` twice.
+pub(crate) fn customer_event(
+    aggregate: &str,
+    version: i64,
+    event_id: &str,
+    payload: &serde_json::Value,
+) -> Outgoing {
+    let event_type = if version == 1 { "CustomerRegistered" } else { "CustomerNameChanged" };
+    let mut members = vec![
+        format!("\"eventType\":\"{event_type}\""),
+        format!("\"eventId\":{}", json!(event_id)),
+        "\"timestamp\":\"2026-11-21T10:15:30.123456789Z\"".to_owned(),
+        format!("\"aggregateId\":{}", json!(aggregate)),
+        "\"aggregateType\":\"Customer\"".to_owned(),
+        format!("\"sequenceNumber\":{version}"),
+    ];
+    for (name, value) in payload.as_object().expect("a payload is an object") {
+        members.push(format!("{}:{value}", json!(name)));
+    }
+    members.push(format!("\"eventType\":\"{event_type}\""));
+    Outgoing::new(aggregate, format!("{{{}}}", members.join(",")))
+}
+
+/// Event `version` of an aggregate, with an event id and a name derived from both.
+pub(crate) fn renamed(aggregate: &str, version: i64) -> Outgoing {
+    let payload = json!({ "newName": format!("{aggregate} {version}") });
+    customer_event(aggregate, version, &format!("{aggregate}-{version}"), &payload)
+}
+
+/// `[decode]` of the tests that need versions.
+pub(crate) const ENVELOPE: &str = "[decode]\nformat = \"envelope\"\n";
+
+/// A customer table and the route to it, as in the documentation.
+pub(crate) const CUSTOMER_TABLE: &str =
+    "create table customer (id text primary key, name text not null, version bigint not null)";
+/// The route into [`CUSTOMER_TABLE`].
+pub(crate) const CUSTOMER_ROUTE: &str = "[decode]\nformat = \"envelope\"\n\
+     [[route]]\naggregate_type = \"Customer\"\n[route.upsert]\ntable = \"public.customer\"\n\
+     key = { id = \"aggregate_id\" }\n\
+     columns = { name = \"payload:/newName\", version = \"version\" }\n";
+
+/// Remembers every version that was ever written to [`CUSTOMER_TABLE`], in the order of writing.
+pub(crate) const EFFECTS: &str = "create table effect (n bigserial, id text, version bigint); \
+     create function remember() returns trigger language plpgsql as $$ begin \
+       insert into public.effect (id, version) values (new.id, new.version); return new; end $$; \
+     create trigger remember after insert or update on customer \
+       for each row execute function remember()";
+
+impl Case {
+    /// Asserts that versions of an aggregate were written in ascending order, none twice.
+    #[track_caller]
+    pub(crate) fn assert_effects_ascend(&self) {
+        let backwards = "select count(*) from (select version <= lag(version) over \
+             (partition by id order by n) as wrong from effect) w where wrong";
+        assert_eq!(self.database.count(backwards), 0, "versions written twice or backwards");
+        assert!(self.database.count("select count(*) from effect") > 0, "effects were recorded");
+    }
+}

@@ -1,0 +1,69 @@
+//! A producer that keeps the daemon busy while something happens to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::case::{Case, renamed};
+use crate::support::kafka::{Place, Producer};
+
+/// Records sent at a time, and the pause after them: some thousand a second, enough that
+/// something is always in flight.
+const BURST: usize = 200;
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// Sends versions 1, 2, 3 … of each of its aggregates in turn until it is told to stop.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Place>>,
+    aggregates: usize,
+}
+
+impl Load {
+    pub(crate) fn start(case: &Case, aggregates: usize) -> Self {
+        let producer = Producer::new(&case.topic);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut places = Vec::new();
+            let mut sent = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                places.extend(producer.send_all((sent..sent + BURST).map(|n| {
+                    let version = i64::try_from(n / aggregates + 1).expect("few");
+                    renamed(&format!("c{}", n % aggregates), version)
+                })));
+                sent += BURST;
+                std::thread::sleep(PAUSE);
+            }
+            places
+        });
+        Self { stop, thread, aggregates }
+    }
+
+    /// Ends the load; returns where its records are.
+    pub(crate) fn finish(self) -> Sent {
+        self.stop.store(true, Ordering::Relaxed);
+        let places = self.thread.join().expect("the producer");
+        Sent { places, aggregates: self.aggregates }
+    }
+}
+
+/// What a load sent.
+pub(crate) struct Sent {
+    pub(crate) places: Vec<Place>,
+    aggregates: usize,
+}
+
+impl Sent {
+    /// Asserts that every record is APPLIED, once, and that every aggregate is at its last version.
+    #[track_caller]
+    pub(crate) fn assert_all_applied(&self, case: &Case) {
+        case.assert_outcomes(self.places.iter().map(|place| (*place, "APPLIED")));
+        for aggregate in 0..self.aggregates.min(self.places.len()) {
+            let last = (self.places.len() - 1 - aggregate) / self.aggregates + 1;
+            let version = case.version(&format!("c{aggregate}"));
+            assert_eq!(version, i64::try_from(last).ok(), "version of c{aggregate}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Several instances in one group: rebalances, a frozen member, starting together (INV-10, INV-12).
+
+use std::time::Duration;
+
+use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING};
+use crate::load::Load;
+use crate::support::daemon::Daemon;
+use crate::support::kafka::Outgoing;
+
+/// How many partitions each owner holds, by `stream_t.owner_epoch` having moved beyond its first.
+fn takes(case: &Case) -> i64 {
+    case.database.count("select coalesce(sum(owner_epoch), 0) from pgsluice.stream_t")
+}
+
+#[test]
+fn a_second_instance_that_comes_and_goes_under_load_changes_no_outcome() {
+    let case = Case::new("rebalance", 6);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(EFFECTS);
+    let load = Load::start(&case, 300);
+    let first = case.daemon(CUSTOMER_ROUTE);
+    first.until("the first works", SETTLING, || case.count("APPLIED") > 500);
+    let takes_alone = takes(&case);
+
+    let second = case.daemon(CUSTOMER_ROUTE);
+    second.until("the second took partitions over", SETTLING, || takes(&case) > takes_alone);
+    let applied = case.count("APPLIED");
+    second.until("both work", SETTLING, || case.count("APPLIED") > applied + 500);
+    let takes_together = takes(&case);
+    first.stop();
+    second.until("the second took the rest", SETTLING, || takes(&case) > takes_together);
+
+    let sent = load.finish();
+    case.until_finished(&second);
+    sent.assert_all_applied(&case);
+    case.assert_effects_ascend();
+    second.stop();
+}
+
+#[test]
+fn a_frozen_instance_wakes_up_into_a_world_that_went_on_without_it() {
+    let case = Case::new("frozen", 4);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(EFFECTS);
+    let load = Load::start(&case, 300);
+    let frozen = case.daemon(CUSTOMER_ROUTE);
+    frozen.until("it works", SETTLING, || case.count("APPLIED") > 500);
+
+    // WHEN it stands still beyond its session timeout (6 s), under load, and another takes over
+    frozen.signal("STOP");
+    let epochs = takes(&case);
+    let successor = case.daemon(CUSTOMER_ROUTE);
+    successor.until("the other took every partition", SETTLING, || takes(&case) >= epochs + 4);
+    let applied = case.count("APPLIED");
+    successor.until("the other works", SETTLING, || case.count("APPLIED") > applied + 500);
+    frozen.signal("CONT");
+
+    // THEN both go on, and nothing was done twice or backwards
+    let applied = case.count("APPLIED");
+    successor.until("work goes on", SETTLING, || case.count("APPLIED") > applied + 500);
+    let sent = load.finish();
+    case.until_finished(&successor);
+    frozen.until_ready();
+    sent.assert_all_applied(&case);
+    case.assert_effects_ascend();
+    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    frozen.stop();
+    successor.stop();
+}
+
+#[test]
+fn instances_that_start_together_on_an_empty_database_migrate_it_once() {
+    let case = Case::new("migrate_together", 4);
+    let places = case.producer().send_all((0..40).map(|n| Outgoing::new(&format!("k{n}"), "{}")));
+
+    let daemons: Vec<Daemon> = (0..3).map(|_| case.daemon("")).collect();
+    for daemon in &daemons {
+        daemon.until_ready();
+    }
+    case.until_finished(&daemons[0]);
+
+    case.assert_outcomes(places.iter().map(|place| (*place, "APPLIED")));
+    assert_eq!(case.database.count("select count(*) from pgsluice.schema_t"), 1);
+    assert_eq!(case.database.count("select count(*) from pgsluice.sink_t"), 1);
+    for daemon in &daemons {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_database_that_hangs_causes_lag_but_no_rebalance() {
+    let case = Case::new("slow_database", 2);
+    case.producer().send_all((0..20).map(|n| Outgoing::new(&format!("k{n}"), "{}")));
+    let daemon =
+        case.daemon_with("", &[("PGSLUICE__KAFKA__PROPERTIES__MAX_POLL_INTERVAL_MS", "7000")]);
+    case.until_finished(&daemon);
+    let takes_before = takes(&case);
+    let mut holder = case.database.connect();
+    let mut lock = holder.transaction().unwrap();
+    lock.batch_execute("lock table pgsluice.aggregate_t in access exclusive mode").unwrap();
+
+    case.producer().send_all((0..20).map(|n| Outgoing::new(&format!("k{n}"), r#"{"n":2}"#)));
+    // Longer than both the session timeout and the poll interval allow a stalled member.
+    std::thread::sleep(Duration::from_secs(12));
+    lock.rollback().unwrap();
+
+    case.until_finished(&daemon);
+    assert_eq!(takes(&case), takes_before, "a partition changed hands");
+    assert_eq!(case.count("APPLIED"), 40);
+}
+
+#[test]
+fn a_member_without_partitions_is_ready_and_takes_over_when_the_other_leaves() {
+    let case = Case::new("spare", 1);
+    let first = case.daemon(ENVELOPE);
+    first.until_ready();
+    let spare = case.daemon(ENVELOPE);
+    spare.until_ready();
+
+    first.stop();
+    let place = case.producer().send(crate::case::renamed("c", 1));
+    case.until_finished(&spare);
+    case.assert_outcomes([(place, "APPLIED")]);
+}

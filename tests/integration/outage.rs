@@ -1,0 +1,141 @@
+//! Locks and outages are waited for; they never make a dead letter (INV-7) and hold up nobody else.
+
+use std::time::{Duration, Instant};
+
+use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING, renamed};
+use crate::load::Load;
+use crate::support::kafka::Place;
+use crate::support::postgres::Postgres;
+use crate::support::process::signal;
+
+#[test]
+fn one_locked_row_delays_its_own_aggregate_only() {
+    let case = Case::new("locked_row", 1);
+    case.database.execute(CUSTOMER_TABLE);
+    let producer = case.producer();
+    producer.send(renamed("locked", 1));
+    let daemon = case.daemon(CUSTOMER_ROUTE);
+    case.until_finished(&daemon);
+    let mut holder = case.database.connect();
+    let mut lock = holder.transaction().unwrap();
+    lock.query("select from customer where id = 'locked' for update", &[]).unwrap();
+    let locked_at = Instant::now();
+
+    // WHEN the locked row's event comes first, and others behind it on the same partition
+    let held = producer.send(renamed("locked", 2));
+    let others: Vec<Place> =
+        producer.send_all((0..100).flat_map(|n| [1, 2, 3].map(|v| renamed(&format!("c{n}"), v))));
+    let last = renamed("locked", 3);
+    let held_too = producer.send(last);
+
+    // THEN the others are applied while the lock is held, and progress waits below the held record
+    daemon.until("the others are applied", Duration::from_secs(15), || {
+        case.count("APPLIED") == others.len() + 1
+    });
+    assert!(locked_at.elapsed() < Duration::from_secs(18), "others had to wait");
+    assert_eq!(case.progress(0), Some(held.offset));
+    std::thread::sleep(Duration::from_secs(20).saturating_sub(locked_at.elapsed()));
+    assert_eq!(case.progress(0), Some(held.offset));
+    lock.rollback().unwrap();
+
+    case.until_finished(&daemon);
+    assert_eq!(case.count("APPLIED"), others.len() + 3);
+    assert_eq!(case.outcomes()[&held_too].0, "APPLIED");
+    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    let version = "select version from customer where id = 'locked'";
+    assert_eq!(case.database.count(version), 3);
+}
+
+#[test]
+fn a_terminated_connection_costs_nothing_but_time() {
+    let case = Case::new("terminated", 3);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(EFFECTS);
+    let load = Load::start(&case, 200);
+    let daemon = case.daemon(CUSTOMER_ROUTE);
+
+    for round in 1..=4 {
+        daemon.until("records are applied", SETTLING, || case.count("APPLIED") > round * 400);
+        // A lane in one round, the lead or a slow connection in another.
+        case.database.rows(
+            "select pg_terminate_backend(pid) from pg_stat_activity \
+             where datname = current_database() and application_name like 'pgsluice%' \
+             order by random() limit 1",
+        );
+    }
+    let sent = load.finish();
+    case.until_finished(&daemon);
+
+    sent.assert_all_applied(&case);
+    case.assert_effects_ascend();
+    daemon.stop();
+}
+
+#[test]
+fn a_backend_killed_by_the_system_takes_the_server_through_recovery_and_loses_nothing() {
+    let server = Postgres::own();
+    let case = Case::on(&server, "backend_killed", 2);
+    let load = Load::start(&case, 200);
+    let daemon = case.daemon(ENVELOPE);
+
+    for round in 1..=3 {
+        daemon.until("records are applied", SETTLING, || case.count("APPLIED") > round * 400);
+        let pid = case.database.text(
+            "select max(pid) from pg_stat_activity where datname = current_database() \
+             and application_name like 'pgsluice%'",
+        );
+        signal(pid.expect("a connection").parse().unwrap(), "KILL");
+    }
+    let sent = load.finish();
+    case.until_finished(&daemon);
+
+    sent.assert_all_applied(&case);
+    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+}
+
+#[test]
+fn a_crash_of_the_whole_server_loses_nothing_that_progress_covers() {
+    let server = Postgres::own();
+    let case = Case::on(&server, "server_crash", 2);
+    let load = Load::start(&case, 200);
+    let daemon = case.daemon(ENVELOPE);
+
+    for round in 1..=3 {
+        daemon.until("records are applied", SETTLING, || case.count("APPLIED") > round * 400);
+        server.kill9_all();
+        server.start();
+    }
+    let sent = load.finish();
+    case.until_finished(&daemon);
+
+    sent.assert_all_applied(&case);
+}
+
+#[test]
+fn ten_seconds_without_a_database_are_waited_out() {
+    let server = Postgres::own();
+    let case = Case::on(&server, "outage", 2);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(EFFECTS);
+    let load = Load::start(&case, 200);
+    let daemon = case.daemon(CUSTOMER_ROUTE);
+    daemon.until("records are applied", SETTLING, || case.count("APPLIED") > 500);
+
+    server.stop();
+    let stopped = Instant::now();
+    // A dead database must not make an orchestrator restart the process, but takes it out of duty.
+    daemon.until("not ready", Duration::from_secs(9), || daemon.get("/ready").0 == 503);
+    while stopped.elapsed() < Duration::from_secs(10) {
+        assert_eq!(daemon.get("/live").0, 200);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let sent = load.finish();
+    server.start();
+
+    daemon.until_ready();
+    case.until_finished(&daemon);
+    sent.assert_all_applied(&case);
+    case.assert_effects_ascend();
+    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    daemon.stop();
+}
