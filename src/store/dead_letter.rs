@@ -5,11 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::event::Event;
-use crate::record::{Header, StreamId};
+use crate::fault::{Fault, FaultKind};
+use crate::record::{Header, Offset, StreamId};
 use crate::store::binder::Bind;
 use crate::store::name::Schema;
 use crate::store::notification::Trouble;
 use crate::store::parameter::Cell;
+use crate::store::progress::SinkId;
 use crate::store::query::{Columns, Query, column};
 use crate::verdict::Reason;
 
@@ -36,7 +38,7 @@ impl Disposition {
 #[derive(Debug)]
 pub struct Letter<'a> {
     /// The sink it was read by.
-    pub sink: i16,
+    pub sink: SinkId,
     /// The stream it stands in.
     pub stream: StreamId,
     /// The record and what it says about itself.
@@ -55,12 +57,12 @@ pub struct Letter<'a> {
     pub aggregate: bool,
 }
 
-/// The insert of letters. `from` are further tables it selects from, e.g. a proof of ownership. A
-/// letter that is there already stays as it is.
+/// The insert of letters. `gate` is a table that is empty where they must not be written. A letter
+/// that is there already stays as it is.
 pub fn insert<'a>(
     schema: &Schema,
     letters: &'a [Letter<'a>],
-    from: &str,
+    gate: &str,
     query: &mut Query<'a>,
 ) -> String {
     let mut columns = columns(letters);
@@ -71,7 +73,7 @@ pub fn insert<'a>(
     format!(
         r#"insert into {} ({stored}, first_failed_at)
   select {stored}, pg_catalog.now() - pg_catalog.make_interval(secs => failing_for)
-  from {rows} as r({names}){from}
+  from {rows} as r({names}), {gate}
   on conflict (stream, "offset") do nothing"#,
         schema.table("dead_letter_t"),
     )
@@ -80,7 +82,7 @@ pub fn insert<'a>(
 fn columns<'a>(letters: &'a [Letter<'a>]) -> Columns<'a> {
     let of = |cell: fn(&'a Letter<'a>) -> Cell<'a>| column(letters, cell);
     vec![
-        ("sink", Bind::Int2, of(|l| Cell::Int(l.sink.into()))),
+        ("sink", Bind::Int2, of(|l| Cell::Int(l.sink.0.into()))),
         ("stream", Bind::Int4, of(|l| Cell::Int(l.stream.0.into()))),
         (r#""offset""#, Bind::Int8, of(|l| Cell::Int(l.event.offset().0))),
         ("record_ts", Bind::Int8, of(|l| Cell::int(l.event.record.timestamp))),
@@ -140,4 +142,13 @@ pub fn known<'a>(schema: &Schema, stream: StreamId, events: &'a [Event]) -> Quer
         schema.table("dead_letter_t"),
     );
     query
+}
+
+/// The offset of a row of [`known`].
+///
+/// # Errors
+///
+/// [`FaultKind::Bug`] when the result does not have the column asked for.
+pub fn offset(row: &tokio_postgres::Row) -> Result<Offset, Fault> {
+    row.try_get(0).map(Offset).map_err(|_| Fault::new(FaultKind::Bug("offset of a letter")))
 }

@@ -8,6 +8,7 @@ use crate::store::binder::{Declared, Slot, Source};
 use crate::store::fold::Folded;
 use crate::store::notification;
 use crate::store::parameter::{Cell, Parameter};
+use crate::store::progress::SinkId;
 use crate::store::statement::Statement;
 
 /// One group as a statement writes it.
@@ -106,19 +107,19 @@ fn event_cell(event: &Event, slot: Slot) -> Cell<'_> {
 /// one event or one group takes exactly one.
 pub fn bind<'a>(
     statement: &Statement,
-    sink: i16,
+    sink: SinkId,
     groups: &'a [GroupMove<'a>],
 ) -> Vec<Parameter<'a>> {
     statement.declared.iter().map(|declared| parameter(declared, sink, groups)).collect()
 }
 
-fn parameter<'a>(declared: &Declared, sink: i16, groups: &'a [GroupMove<'a>]) -> Parameter<'a> {
+fn parameter<'a>(declared: &Declared, sink: SinkId, groups: &'a [GroupMove<'a>]) -> Parameter<'a> {
     let slot = declared.slot;
     let of_first = |cell: fn(&'a GroupMove<'a>, Slot) -> Cell<'a>| {
         Parameter::One(groups.first().map_or(Cell::Null, |group| cell(group, slot)))
     };
     match declared.source {
-        Source::Shared => Parameter::One(Cell::Int(sink.into())),
+        Source::Shared => Parameter::One(Cell::Int(sink.0.into())),
         Source::Group => of_first(GroupMove::cell),
         Source::Event => of_first(|group, slot| event_cell(group.last(), slot)),
         Source::Groups => Parameter::Many(groups.iter().map(|group| group.cell(slot)).collect()),

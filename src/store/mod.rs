@@ -5,6 +5,7 @@ pub mod binder;
 pub mod dead_letter;
 pub mod fold;
 pub mod group_move;
+pub mod ledger;
 pub mod name;
 pub mod notification;
 pub mod parameter;

@@ -105,21 +105,20 @@ impl Trouble<'_> {
     }
 }
 
-/// The insert of notes. `from` are further tables it selects from, e.g. a proof of ownership.
-/// A row of the record is left as it is, except that a dead letter or a parked record may change.
+/// The insert of notes. `gate` is a table that is empty where they must not be written. The outcome
+/// of a record is noted once; only a re-drive changes it.
 pub fn insert<'a>(
     schema: &Schema,
     notes: &'a [Note<'a>],
-    from: &str,
+    gate: Option<&str>,
     query: &mut Query<'a>,
 ) -> String {
     let (names, rows) = query.rows(columns(notes));
+    let gate = gate.map_or(String::new(), |gate| format!(", {gate}"));
     format!(
-        r#"insert into {} as t ({names})
-  select r.* from {rows} as r({names}){from}
-  on conflict (stream, "offset") do update set status = excluded.status, reason = excluded.reason,
-    sqlstate = excluded.sqlstate, error = excluded.error, process_ts = pg_catalog.now()
-  where t.status in ('DEAD_LETTERED', 'PARKED') and excluded.status <> t.status"#,
+        r#"insert into {} ({names})
+  select r.* from {rows} as r({names}){gate}
+  on conflict (stream, "offset") do nothing"#,
         schema.table("notification_t"),
     )
 }

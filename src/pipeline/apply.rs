@@ -1,0 +1,287 @@
+//! The fast lanes: first attempts, one statement and so one transaction each, many in flight on a
+//! connection.
+//!
+//! Nothing is decided here. The statement moves the ledger first and writes only for the groups
+//! that moved; a group it refuses comes back untouched, for the slow lane to look at.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio_postgres::types::ToSql;
+
+use crate::config::{EventJson, NotificationConfig, NotificationWrite};
+use crate::event::{Content, Envelope, Event, RouteId};
+use crate::fault::{Fault, FaultKind};
+use crate::group::{Group, GroupKind, GroupReply};
+use crate::postgres::{FaultPolicy, Lane};
+use crate::route::{CompiledAction, Plan};
+use crate::store::binder::Extent;
+use crate::store::fold::{Folded, fold};
+use crate::store::group_move::{GroupMove, bind};
+use crate::store::notification::{self, Note, Trouble};
+use crate::store::progress::SinkId;
+use crate::store::query::Query;
+use crate::store::statement::{Guard, Notify, Shape, Statements};
+use crate::verdict::{GapPolicy, Verdict};
+
+/// What fast and slow lane need to know; the same for the whole session.
+#[derive(Debug)]
+pub struct ApplyContext {
+    /// The routes, compiled for this session.
+    pub plan: Plan,
+    /// The sink's key in the database.
+    pub sink: SinkId,
+    /// The statements written so far.
+    pub statements: Statements,
+    /// Which outcomes leave a row.
+    pub notification: NotificationConfig,
+    /// What happens where versions are missing.
+    pub gaps: GapPolicy,
+    /// What follows from a fault.
+    pub faults: FaultPolicy,
+    /// How long an answer may take before the session is given up.
+    pub deadline: Duration,
+    /// Where the coordinator's clock began.
+    pub clock: Instant,
+}
+
+impl ApplyContext {
+    /// Whether a verdict leaves a notification.
+    pub(super) fn notes(&self, verdict: Verdict) -> bool {
+        match self.notification.write {
+            NotificationWrite::All => true,
+            NotificationWrite::Failures => is_failure(verdict),
+            NotificationWrite::None => false,
+        }
+    }
+
+    /// Whether a verdict's notification carries the event.
+    pub(super) fn shows_event(&self, verdict: Verdict) -> bool {
+        match self.notification.event_json {
+            EventJson::All => true,
+            EventJson::Failures => is_failure(verdict),
+            EventJson::None => false,
+        }
+    }
+
+    /// What is noted of these events when they are applied.
+    pub(super) fn notify<'a>(&self, events: impl IntoIterator<Item = &'a Event>) -> Notify {
+        if !self.notes(Verdict::Applied) {
+            return Notify::Nothing;
+        }
+        Notify::Row {
+            context: events.into_iter().any(|event| has_context(&event.envelope)),
+            json: self.shows_event(Verdict::Applied),
+        }
+    }
+}
+
+/// Outcomes that somebody has to look at.
+fn is_failure(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Rejected | Verdict::DeadLettered | Verdict::Parked | Verdict::Discarded => true,
+        Verdict::Applied | Verdict::Duplicate | Verdict::Stale | Verdict::Skipped => false,
+    }
+}
+
+fn has_context(envelope: &Envelope) -> bool {
+    envelope.tenant.is_some()
+        || envelope.user.is_some()
+        || envelope.nonce.is_some()
+        || envelope.transaction_id.is_some()
+        || envelope.correlation_id.is_some()
+        || envelope.causation_id.is_some()
+}
+
+/// Applies groups of one kind (and, for writes, one route) and gives every group back with its
+/// answer.
+///
+/// Each statement is one transaction: normally there is one for all groups; groups that fold to
+/// different statements, e.g. upserts of different columns, go in one each, pipelined. When a
+/// statement fails, every group of it is answered [`GroupReply::Failed`] and nothing of it was
+/// written.
+pub async fn apply(
+    lane: &Lane,
+    context: &ApplyContext,
+    mut groups: Vec<Group>,
+) -> Vec<(Group, GroupReply)> {
+    // In one order everywhere, so that two sessions cannot wait for each other's rows crosswise.
+    groups.sort_by(|a, b| a.order.cmp(&b.order));
+    let replies = match groups.first().map(|group| group.kind) {
+        Some(GroupKind::Write(route)) => write(lane, context, route, &groups).await,
+        Some(GroupKind::Skip) => skip(lane, context, &groups).await,
+        // Only an owner may write a dead letter: that is the slow lane's.
+        Some(GroupKind::Poison) | None => groups.iter().map(|_| GroupReply::Unsettled).collect(),
+    };
+    groups.into_iter().zip(replies).collect()
+}
+
+/// Groups that one statement writes, by their index.
+struct Batch<'a> {
+    shape: Shape,
+    members: Vec<usize>,
+    moves: Vec<GroupMove<'a>>,
+}
+
+async fn write(
+    lane: &Lane,
+    context: &ApplyContext,
+    route: RouteId,
+    groups: &[Group],
+) -> Vec<GroupReply> {
+    let action = &context.plan.route(route).action;
+    let mut replies: Vec<GroupReply> = groups.iter().map(|_| GroupReply::Refused).collect();
+    let batches = batches(context, route, action, groups);
+    let runs = batches.iter().map(|batch| run(lane, context, action, batch));
+    for (batch, answer) in batches.iter().zip(join_all(runs).await) {
+        for (position, index) in batch.members.iter().enumerate() {
+            replies[*index] = match &answer {
+                Ok(gaps) => reply(&groups[*index], gaps[position]),
+                Err(fault) => GroupReply::Failed(fault.clone()),
+            };
+        }
+    }
+    replies
+}
+
+fn reply(group: &Group, moved: Option<i64>) -> GroupReply {
+    match moved {
+        Some(gap) => GroupReply::Done { verdicts: vec![Verdict::Applied; group.events.len()], gap },
+        None => GroupReply::Refused,
+    }
+}
+
+/// Sorts groups by the statement they fold to. One that does not fold is left out, and so refused:
+/// the slow lane applies its events one by one.
+fn batches<'a>(
+    context: &ApplyContext,
+    route: RouteId,
+    action: &CompiledAction,
+    groups: &'a [Group],
+) -> Vec<Batch<'a>> {
+    let mut batches: Vec<Batch<'a>> = Vec::with_capacity(1);
+    for (index, group) in groups.iter().enumerate() {
+        let Some(next) = group_move(action, group, &group.events) else { continue };
+        let shape = Shape {
+            route,
+            effect: next.folded.effect,
+            present: next.folded.present(),
+            extent: if group.events.len() == 1 { Extent::Event } else { Extent::Group },
+            guard: Guard::First,
+            notify: context.notify(&group.events),
+        };
+        match batches.iter_mut().find(|batch| same_chunk(&batch.shape, &shape)) {
+            Some(batch) => {
+                batch.shape.extent = Extent::Chunk;
+                batch.members.push(index);
+                batch.moves.push(next);
+            }
+            None => batches.push(Batch { shape, members: vec![index], moves: vec![next] }),
+        }
+    }
+    batches
+}
+
+fn same_chunk(a: &Shape, b: &Shape) -> bool {
+    a.effect == b.effect && a.present == b.present && a.notify == b.notify
+}
+
+/// Binds events of a group; `None` where one statement cannot write them.
+pub(super) fn group_move<'a>(
+    action: &CompiledAction,
+    group: &'a Group,
+    events: &'a [Event],
+) -> Option<GroupMove<'a>> {
+    let folded: Folded<'a> = fold(action, events.iter().filter_map(Group::change)).ok()?;
+    let aggregate = group.aggregate()?;
+    Some(GroupMove { aggregate, stream: group.origin.stream, events, folded, seen: None })
+}
+
+/// Runs one statement; the gap of each group that moved, in the order of the batch.
+async fn run(
+    lane: &Lane,
+    context: &ApplyContext,
+    action: &CompiledAction,
+    batch: &Batch<'_>,
+) -> Result<Vec<Option<i64>>, Fault> {
+    let statement = context.statements.of(action, batch.shape.clone());
+    let parameters = bind(&statement, context.sink, &batch.moves);
+    let parameters: Vec<&(dyn ToSql + Sync)> =
+        parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();
+    let rows = within(context.deadline, async {
+        let prepared = lane.prepared(&statement.text, &statement.types).await?;
+        let rows = lane.client().query(&prepared, &parameters).await;
+        rows.map_err(|error| Fault::from_postgres(&error))
+    })
+    .await?;
+    let mut gaps = vec![None; batch.members.len()];
+    for row in rows {
+        let (position, gap) = match batch.shape.extent {
+            Extent::Event | Extent::Group => (1, row.try_get(0)),
+            Extent::Chunk => (row.try_get::<_, i64>(0).unwrap_or(0), row.try_get(1)),
+        };
+        let slot = usize::try_from(position - 1).ok().and_then(|index| gaps.get_mut(index));
+        match (slot, gap) {
+            (Some(slot), Ok(gap)) => *slot = Some(gap),
+            _ => return Err(Fault::new(FaultKind::Bug("row of an applying statement"))),
+        }
+    }
+    Ok(gaps)
+}
+
+/// Notes skipped records; the ledger is not touched.
+async fn skip(lane: &Lane, context: &ApplyContext, groups: &[Group]) -> Vec<GroupReply> {
+    let notes: Vec<Note<'_>> = groups.iter().flat_map(|group| skipped(context, group)).collect();
+    let mut query = Query::default();
+    let written = if notes.is_empty() {
+        Ok(())
+    } else {
+        query.text = notification::insert(context.statements.schema(), &notes, None, &mut query);
+        within(context.deadline, async {
+            let prepared = lane.prepared(&query.text, &query.types).await?;
+            let done = lane.client().execute(&prepared, &query.parameters()).await;
+            done.map(|_| ()).map_err(|error| Fault::from_postgres(&error))
+        })
+        .await
+    };
+    groups.iter().map(|group| skip_reply(group, &written)).collect()
+}
+
+/// The notes of a group of skips, where the configuration wants them.
+pub(super) fn skipped<'a>(context: &ApplyContext, group: &'a Group) -> Vec<Note<'a>> {
+    if !context.notes(Verdict::Skipped) {
+        return Vec::new();
+    }
+    let note = |event: &'a Event| Note {
+        stream: group.origin.stream,
+        event,
+        verdict: Verdict::Skipped,
+        reason: match &event.content {
+            Content::Skip(reason) | Content::Halt(reason) => Some(*reason),
+            Content::Write(_) | Content::Poison(_) => None,
+        },
+        trouble: Trouble::default(),
+        json: context.shows_event(Verdict::Skipped),
+    };
+    group.events.iter().map(note).collect()
+}
+
+/// The answer for a group of skips.
+pub(super) fn skip_reply(group: &Group, written: &Result<(), Fault>) -> GroupReply {
+    match written {
+        Ok(()) => GroupReply::Done { verdicts: vec![Verdict::Skipped; group.events.len()], gap: 0 },
+        Err(fault) => GroupReply::Failed(fault.clone()),
+    }
+}
+
+/// Waits for an answer, but not for ever: without one nobody knows what happened, and the session
+/// is given up.
+pub(super) async fn within<T>(
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Fault::new(FaultKind::Deadline)),
+    }
+}

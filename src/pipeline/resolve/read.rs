@@ -1,0 +1,73 @@
+//! The set-based look at refused groups: one query finds those of which every record is settled,
+//! so that reading a topic again is no slower than applying it.
+
+use crate::fault::{Fault, FaultKind};
+use crate::group::{Group, GroupKind, GroupReply};
+use crate::pipeline::apply::ApplyContext;
+use crate::postgres::Session;
+use crate::record::Offset;
+use crate::store::ledger::{self, Look};
+
+use super::course::Course;
+use super::transaction::Transaction;
+use super::write::storable;
+
+/// Looks at the ledger rows and letters of many groups at once and writes nothing.
+///
+/// A group whose every record was decided before is [`GroupReply::Done`], all DUPLICATE; every
+/// other one is [`GroupReply::Unsettled`] and needs [`super::resolve`].
+pub async fn read(
+    session: &Session,
+    context: &ApplyContext,
+    groups: Vec<Group>,
+) -> Vec<(Group, GroupReply)> {
+    let replies = match session.slow().await {
+        Ok(connection) => {
+            look(Transaction::new(connection, context.deadline), context, &groups).await
+        }
+        Err(fault) => Err(fault),
+    };
+    match replies {
+        Ok(replies) => groups.into_iter().zip(replies).collect(),
+        Err(fault) => {
+            groups.into_iter().map(|group| (group, GroupReply::Failed(fault.clone()))).collect()
+        }
+    }
+}
+
+async fn look(
+    transaction: Transaction,
+    context: &ApplyContext,
+    groups: &[Group],
+) -> Result<Vec<GroupReply>, Fault> {
+    let looks: Vec<Look<'_>> = groups
+        .iter()
+        .map(|group| Look {
+            key: storable(group),
+            stream: group.origin.stream,
+            events: &group.events,
+        })
+        .collect();
+    let query = ledger::look(context.statements.schema(), context.sink, &looks);
+    let rows = transaction.alone(&query).await?;
+    if rows.len() != groups.len() {
+        return Err(Fault::new(FaultKind::Bug("a look that lost a group")));
+    }
+    groups.iter().zip(&rows).map(|(group, row)| settled(context, group, row)).collect()
+}
+
+fn settled(
+    context: &ApplyContext,
+    group: &Group,
+    row: &tokio_postgres::Row,
+) -> Result<GroupReply, Fault> {
+    if group.kind == GroupKind::Skip {
+        return Ok(GroupReply::Unsettled);
+    }
+    let letters: Option<Vec<i64>> =
+        row.try_get(7).map_err(|_| Fault::new(FaultKind::Bug("offsets of letters")))?;
+    let letters = letters.unwrap_or_default().into_iter().map(Offset).collect();
+    let mut course = Course::new(group.origin.stream, context.gaps, ledger::read(row)?, letters);
+    let all = group.events.iter().all(|event| course.settles(event));
+    Ok(if all { course.done() } else { GroupReply::Unsettled })
+}

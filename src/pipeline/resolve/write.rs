@@ -1,0 +1,155 @@
+//! The end of a group's transaction: notifications, dead letters, parking, COMMIT.
+
+use crate::event::{AggregateKey, Content};
+use crate::fault::{Fault, FaultKind};
+use crate::group::{Group, GroupReply};
+use crate::pipeline::apply::ApplyContext;
+use crate::store::binder::Bind;
+use crate::store::dead_letter::{self, Letter};
+use crate::store::ledger::{self, Address, Parking};
+use crate::store::notification::{self, Note, Trouble};
+use crate::store::parameter::Cell;
+use crate::store::query::Query;
+
+use super::changed_meanwhile;
+use super::course::{Course, Outcome, Write};
+use super::transaction::Transaction;
+
+/// The group's aggregate, where its id can be a key of an index. One that cannot never got a ledger
+/// row, so its letters stand alone.
+pub(super) fn storable(group: &Group) -> Option<&AggregateKey> {
+    /// A B-tree entry may take a third of a page, about 2,700 bytes.
+    const LONGEST_KEY: usize = 2_500;
+    group.aggregate().filter(|key| {
+        let texts = [&key.aggregate_type, &key.id];
+        texts.iter().all(|text| !text.contains('\0'))
+            && texts.iter().map(|text| text.len()).sum::<usize>() <= LONGEST_KEY
+    })
+}
+
+/// Writes what is left of a group and commits.
+pub(super) async fn finish(
+    transaction: Transaction,
+    context: &ApplyContext,
+    group: &Group,
+    course: &Course,
+) -> Result<GroupReply, Fault> {
+    let schema = context.statements.schema();
+    let (letters, letter_notes, notes) = rows(context, group, course);
+    let mut plain = Query::default();
+    if !notes.is_empty() {
+        plain.text = notification::insert(schema, &notes, None, &mut plain);
+    }
+    let mut guarded = Query::default();
+    if !letters.is_empty() {
+        guarded.text = owned(context, group, course, (&letters, &letter_notes), &mut guarded);
+    }
+    let plain = Some(plain).filter(|_| !notes.is_empty());
+    let guarded = Some(guarded).filter(|_| !letters.is_empty());
+    let rows = transaction.commit(plain, guarded).await?;
+    if letters.is_empty() {
+        return Ok(course.done());
+    }
+    let count = |index: usize| rows.first().and_then(|row| row.try_get::<_, i64>(index).ok());
+    match (count(0), count(1)) {
+        (Some(0), _) => Ok(GroupReply::NotOwner),
+        (Some(_), Some(0)) => Err(changed_meanwhile()),
+        (Some(_), Some(_)) => Ok(course.done()),
+        _ => Err(Fault::new(FaultKind::Bug("row of the letters' statement"))),
+    }
+}
+
+/// The letters and their notifications, and the notifications that anyone may write.
+fn rows<'a>(
+    context: &ApplyContext,
+    group: &'a Group,
+    course: &'a Course,
+) -> (Vec<Letter<'a>>, Vec<Note<'a>>, Vec<Note<'a>>) {
+    let (mut letters, mut letter_notes, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let keep_aggregate = storable(group).is_some();
+    for (event, outcome) in group.events.iter().zip(course.outcomes()) {
+        let Outcome { verdict, reason, fault, write } = outcome;
+        let trouble = Trouble { fault: fault.as_ref(), field: field(&event.content, outcome) };
+        let note = Note {
+            stream: group.origin.stream,
+            event,
+            verdict: *verdict,
+            reason: *reason,
+            trouble,
+            json: context.shows_event(*verdict),
+        };
+        let noted = context.notes(*verdict);
+        match (write, reason) {
+            (Write::Letter(disposition), Some(reason)) => {
+                letters.push(Letter {
+                    sink: context.sink,
+                    stream: group.origin.stream,
+                    event,
+                    disposition: *disposition,
+                    reason: *reason,
+                    trouble,
+                    attempts: group.failure.as_ref().map_or(1, |f| f.attempts.saturating_add(1)),
+                    failing_for: failing_for(context, group),
+                    aggregate: keep_aggregate,
+                });
+                letter_notes.extend(noted.then_some(note));
+            }
+            (Write::Note, _) => notes.extend(noted.then_some(note)),
+            (Write::Nothing | Write::Letter(_), _) => {}
+        }
+    }
+    (letters, letter_notes, notes)
+}
+
+/// The field that is at fault, for poison found before the database was asked.
+fn field<'a>(content: &'a Content, outcome: &Outcome) -> Option<&'a str> {
+    match content {
+        Content::Poison(poison) if outcome.reason == Some(poison.reason) => poison.field.as_deref(),
+        Content::Poison(_) | Content::Write(_) | Content::Skip(_) | Content::Halt(_) => None,
+    }
+}
+
+/// Seconds since the group failed first.
+fn failing_for(context: &ApplyContext, group: &Group) -> f64 {
+    let since = group.failure.as_ref().map(|failure| failure.since);
+    since.map_or(0.0, |since| context.clock.elapsed().saturating_sub(since).as_secs_f64())
+}
+
+/// What only the owner of the stream may write. One row comes back: whether we own the stream, and
+/// whether the ledger row stood where it was judged (1 where there is no aggregate to park).
+fn owned<'a>(
+    context: &ApplyContext,
+    group: &'a Group,
+    course: &Course,
+    (letters, notes): (&'a [Letter<'a>], &'a [Note<'a>]),
+    query: &mut Query<'a>,
+) -> String {
+    let schema = context.statements.schema();
+    let stream = query.one(Bind::Int4, Cell::Int(group.origin.stream.0.into()));
+    let epoch = query.one(Bind::Int8, Cell::Int(group.origin.epoch.0));
+    let mut parts = vec![format!(
+        "own as (\n  select 1 from {} where stream = {stream} and owner_epoch = {epoch} for share\n)",
+        schema.table("stream_t"),
+    )];
+    let parking = storable(group).zip(course.position()).zip(course.parked_for());
+    let gate = match parking {
+        Some(((key, position), reason)) => {
+            let address = Address { sink: context.sink, key, stream: group.origin.stream };
+            let seen = course.before_letters();
+            let parking = Parking { address, seen, position, reason };
+            parts.push(format!("gate as (\n  {}\n)", ledger::park(schema, parking, "own", query)));
+            "gate"
+        }
+        None => "own",
+    };
+    parts
+        .push(format!("lettered as (\n  {}\n)", dead_letter::insert(schema, letters, gate, query)));
+    if !notes.is_empty() {
+        let insert = notification::insert(schema, notes, Some(gate), query);
+        parts.push(format!("noted as (\n  {insert}\n)"));
+    }
+    format!(
+        "with {}\nselect (select pg_catalog.count(*) from own), (select pg_catalog.count(*) from {gate})",
+        parts.join(",\n"),
+    )
+}
