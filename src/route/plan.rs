@@ -38,7 +38,8 @@ pub enum CompiledAction {
         /// replaces it.
         merge: bool,
     },
-    /// Writes a row of a user's table.
+    /// Writes a row of a user's table. Carries `Change::Upsert` and, for tombstones,
+    /// `Change::Delete` of the row by its key.
     Upsert(Target),
     /// Deletes a row of a user's table, or sets columns of it when `target.columns` is not empty.
     Delete(Target),
@@ -83,7 +84,7 @@ pub enum ColumnType {
     Float8,
     /// `numeric`, with any precision; bound as checked digits.
     Numeric,
-    /// `text`, `varchar`, `char(n)`, `name`, `citext`; at most so many characters.
+    /// `text`, `varchar`, `char(n)`, `citext`; at most so many characters.
     Text {
         /// Declared length, `None` without one.
         max_chars: Option<u32>,

@@ -1,0 +1,405 @@
+//! Checks the configured routes against the catalog and makes the plan of them. Pure.
+//!
+//! A problem of one route refuses the whole plan: routes are tried in order, so without one of
+//! them its events would end in another.
+
+use crate::config::{
+    Config, DocumentState, FieldSources, Format, RouteAction, RouteConfig, TableName, Tombstone,
+};
+use crate::event::RouteId;
+use crate::route::catalog::{Catalog, Table, TableColumn};
+use crate::route::problem::{Privilege, RouteCause, RouteProblem, RouteProblems};
+use crate::route::{Column, CompiledAction, CompiledRoute, Plan, Target};
+
+impl Plan {
+    /// Compiles the routes of the configuration, and behind them the default document route.
+    ///
+    /// # Errors
+    /// Every problem of every route, so that one look mends them all.
+    pub fn compile(config: &Config, catalog: &Catalog) -> Result<Self, RouteProblems> {
+        let mut problems = Vec::new();
+        let mut routes = Vec::with_capacity(config.routes.len() + 1);
+        for (position, route) in config.routes.iter().enumerate() {
+            let mut compiling = Compiling {
+                position,
+                table: table_name(&route.action),
+                catalog,
+                problems: &mut problems,
+            };
+            if let Some(action) = compiling.action(route, config.decode.tombstone) {
+                routes.push((position, action));
+            }
+        }
+        routes.push((config.routes.len(), default_action(config.decode.format)));
+        let routes = routes.into_iter().filter_map(|(position, action)| {
+            let Ok(id) = u16::try_from(position) else {
+                let cause = RouteCause::TooManyRoutes;
+                let table = String::new();
+                problems.push(RouteProblem { route: position, table, column: None, cause });
+                return None;
+            };
+            Some(CompiledRoute { id: RouteId(id), action })
+        });
+        let routes = routes.collect();
+        if problems.is_empty() { Ok(Self { routes }) } else { Err(RouteProblems(problems)) }
+    }
+}
+
+fn default_action(format: Format) -> CompiledAction {
+    match format {
+        Format::Plain => CompiledAction::Document { merge: false },
+        Format::Envelope => CompiledAction::Document { merge: true },
+    }
+}
+
+fn table_name(action: &RouteAction) -> String {
+    match action {
+        RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } => {
+            match &table.schema {
+                Some(schema) => format!("{schema}.{}", table.name),
+                None => table.name.clone(),
+            }
+        }
+        RouteAction::Skip | RouteAction::Document { .. } => String::new(),
+    }
+}
+
+/// What a route does to a column beside finding rows by it.
+#[derive(Clone, Copy)]
+enum Use {
+    /// Inserts it.
+    Insert,
+    /// Inserts or updates it.
+    Upsert,
+    /// Updates it.
+    Update,
+    /// Only reads it.
+    Read,
+}
+
+/// Compiles one route.
+struct Compiling<'a> {
+    position: usize,
+    /// The table's name, for messages.
+    table: String,
+    catalog: &'a Catalog,
+    problems: &'a mut Vec<RouteProblem>,
+}
+
+impl<'a> Compiling<'a> {
+    /// `None` when there are problems.
+    fn action(&mut self, route: &RouteConfig, tombstone: Tombstone) -> Option<CompiledAction> {
+        match &route.action {
+            RouteAction::Skip => Some(CompiledAction::Skip),
+            RouteAction::Document { state, .. } => {
+                Some(CompiledAction::Document { merge: *state == DocumentState::Merge })
+            }
+            RouteAction::Upsert { table, key, columns } => {
+                let table = self.find(table)?;
+                let key = self.key(table, key, Use::Insert);
+                let columns = match columns {
+                    Some(columns) => self.columns(table, &names(columns), Use::Upsert),
+                    None => self.columns(table, &writable(table, &names_of(&key)), Use::Upsert),
+                };
+                // Tombstones may end here, see rule.rs; a condition on the type keeps them off.
+                if tombstone == Tombstone::Delete && route.event_type.is_empty() {
+                    self.check_delete(table);
+                }
+                self.target(table, key?, columns?).map(CompiledAction::Upsert)
+            }
+            RouteAction::Delete { table, key, soft } => {
+                let table = self.find(table)?;
+                let key = self.key(table, key, Use::Read);
+                let columns = self.columns(table, &names(soft), Use::Update);
+                if soft.is_empty() {
+                    self.check_delete(table);
+                }
+                self.target(table, key?, columns?).map(CompiledAction::Delete)
+            }
+        }
+    }
+
+    fn problem(&mut self, column: Option<&str>, cause: RouteCause) {
+        self.problems.push(RouteProblem {
+            route: self.position,
+            table: self.table.clone(),
+            column: column.map(str::to_owned),
+            cause,
+        });
+    }
+
+    fn find(&mut self, name: &TableName) -> Option<&'a Table> {
+        let catalog = self.catalog;
+        let Some(table) = catalog.table(name) else {
+            self.problem(None, RouteCause::TableMissing);
+            return None;
+        };
+        if !table.is_table {
+            self.problem(None, RouteCause::NotATable);
+            return None;
+        }
+        if !table.schema_usable {
+            self.problem(None, RouteCause::Denied(Privilege::Usage));
+        }
+        Some(table)
+    }
+
+    fn target(&mut self, table: &Table, key: Vec<Column>, columns: Vec<Column>) -> Option<Target> {
+        // Problems that belong to no column refuse the route as well.
+        let sound = self.problems.iter().all(|problem| problem.route != self.position);
+        sound.then(|| Target {
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+            key,
+            columns,
+        })
+    }
+
+    fn key(
+        &mut self,
+        table: &Table,
+        key: &[(String, FieldSources)],
+        usage: Use,
+    ) -> Option<Vec<Column>> {
+        let names = names(key);
+        let columns = self.columns(table, &names, usage)?;
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        if !table.unique.iter().any(|index| *index == sorted) {
+            let names = names.into_iter().map(str::to_owned).collect();
+            self.problem(None, RouteCause::NoUniqueIndex(names));
+        }
+        for name in sorted {
+            if table.column(name).is_some_and(|column| !column.may_select) {
+                self.problem(Some(name), RouteCause::Denied(Privilege::Select));
+            }
+        }
+        Some(columns)
+    }
+
+    /// All columns or, when one of them cannot be used, none.
+    fn columns(&mut self, table: &Table, names: &[&str], usage: Use) -> Option<Vec<Column>> {
+        let columns: Vec<Option<Column>> =
+            names.iter().map(|name| self.column(table, name, usage)).collect();
+        columns.into_iter().collect()
+    }
+
+    fn column(&mut self, table: &Table, name: &str, usage: Use) -> Option<Column> {
+        let Some(column) = table.column(name) else {
+            self.problem(Some(name), RouteCause::ColumnMissing);
+            return None;
+        };
+        if column.generated && !matches!(usage, Use::Read) {
+            self.problem(Some(name), RouteCause::ColumnGenerated);
+            return None;
+        }
+        for privilege in lacking(column, usage) {
+            self.problem(Some(name), RouteCause::Denied(privilege));
+        }
+        let Some(ty) = &column.ty else {
+            self.problem(Some(name), RouteCause::TypeUnsupported(column.type_name.clone()));
+            return None;
+        };
+        Some(Column { name: column.name.clone(), ty: ty.clone() })
+    }
+
+    fn check_delete(&mut self, table: &Table) {
+        if !table.may_delete {
+            self.problem(None, RouteCause::Denied(Privilege::Delete));
+        }
+    }
+}
+
+fn lacking(column: &TableColumn, usage: Use) -> impl Iterator<Item = Privilege> {
+    let (insert, update) = match usage {
+        Use::Insert => (true, false),
+        Use::Upsert => (true, true),
+        Use::Update => (false, true),
+        Use::Read => (false, false),
+    };
+    let inserts = (insert && !column.may_insert).then_some(Privilege::Insert);
+    let updates = (update && !column.may_update).then_some(Privilege::Update);
+    inserts.into_iter().chain(updates)
+}
+
+fn names(pairs: &[(String, FieldSources)]) -> Vec<&str> {
+    pairs.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+fn names_of(columns: &Option<Vec<Column>>) -> Vec<&str> {
+    columns.iter().flatten().map(|column| column.name.as_str()).collect()
+}
+
+/// For `columns = "auto"`: what can be written beside the key.
+fn writable<'t>(table: &'t Table, key: &[&str]) -> Vec<&'t str> {
+    table
+        .columns
+        .iter()
+        .filter(|column| !column.generated && !key.contains(&column.name.as_str()))
+        .map(|column| column.name.as_str())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::route::ColumnType;
+    use crate::verdict::Reason;
+
+    fn config(text: &str) -> Config {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let required = [
+            ("PGSLUICE__KAFKA__BROKERS", "localhost:9092"),
+            ("PGSLUICE__KAFKA__GROUP", "g"),
+            ("PGSLUICE__KAFKA__TOPICS", "t"),
+            ("PGSLUICE__POSTGRES__URL", "postgres://u@localhost/d"),
+        ];
+        let env = required.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        crate::config::load(Some(file.path()), env).unwrap()
+    }
+
+    fn column(name: &str, ty: Option<ColumnType>) -> TableColumn {
+        TableColumn {
+            name: name.into(),
+            ty,
+            type_name: "some_type".into(),
+            generated: false,
+            may_select: true,
+            may_insert: true,
+            may_update: true,
+        }
+    }
+
+    /// `customer(id, name, total generated, tags unsupported)`, unique on `id`.
+    fn customer() -> Table {
+        let text = Some(ColumnType::Text { max_chars: None });
+        Table {
+            schema: "public".into(),
+            name: "customer".into(),
+            is_table: true,
+            schema_usable: true,
+            may_delete: true,
+            columns: vec![
+                column("id", text.clone()),
+                column("name", text),
+                TableColumn { generated: true, ..column("total", Some(ColumnType::Int4)) },
+                column("tags", None),
+            ],
+            unique: vec![vec!["id".into(), "name".into()], vec!["id".into()]],
+        }
+    }
+
+    fn compile(routes: &str, change: impl FnOnce(&mut Table)) -> Result<Plan, RouteProblems> {
+        let mut table = customer();
+        change(&mut table);
+        let name = TableName { schema: None, name: "customer".into() };
+        Plan::compile(&config(routes), &Catalog::from_tables([(name, table)]))
+    }
+
+    fn causes(routes: &str, change: impl FnOnce(&mut Table)) -> Vec<(Option<String>, RouteCause)> {
+        let problems = compile(routes, change).unwrap_err().0;
+        problems.into_iter().map(|problem| (problem.column, problem.cause)).collect()
+    }
+
+    const UPSERT: &str = "[[route]]\nevent_type = \"A\"\n[route.upsert]\ntable = \"customer\"\n\
+                          key = { id = \"aggregate_id\" }\ncolumns = { name = \"payload:/name\" }";
+    const DELETE: &str = "[[route]]\n[route.delete]\ntable = \"customer\"\n\
+                          key = { id = \"aggregate_id\" }";
+
+    #[test]
+    fn the_default_document_route_stands_last() {
+        let plan = Plan::compile(&config(""), &Catalog::default()).unwrap();
+        assert!(matches!(plan.routes[0].action, CompiledAction::Document { merge: false }));
+        let routes = format!("{UPSERT}\n{DELETE}\n[decode]\nformat = \"envelope\"");
+        let plan = compile(&routes, |_| {}).unwrap();
+        assert!(matches!(plan.routes[0].action, CompiledAction::Upsert(_)));
+        assert!(matches!(plan.routes[1].action, CompiledAction::Delete(_)));
+        assert!(matches!(plan.routes[2].action, CompiledAction::Document { merge: true }));
+        assert!(plan.routes.iter().enumerate().all(|(at, r)| usize::from(r.id.0) == at));
+    }
+
+    #[test]
+    fn automatic_columns_leave_out_the_key_and_what_the_database_computes() {
+        let auto = UPSERT.replace("{ name = \"payload:/name\" }", "\"auto\"");
+        let plan = compile(&auto, |table| table.columns.truncate(3)).unwrap();
+        let CompiledAction::Upsert(target) = &plan.routes[0].action else { panic!() };
+        let names: Vec<&str> = target.columns.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["name"]);
+        let unsupported = RouteCause::TypeUnsupported("some_type".into());
+        assert_eq!(causes(&auto, |_| {}), [(Some("tags".into()), unsupported)]);
+    }
+
+    #[test]
+    fn a_key_needs_a_unique_index_on_exactly_its_columns() {
+        let only_wider = |table: &mut Table| table.unique.truncate(1);
+        let missing = (None, RouteCause::NoUniqueIndex(vec!["id".into()]));
+        assert_eq!(causes(UPSERT, only_wider), [missing.clone()]);
+        assert_eq!(causes(DELETE, only_wider), [missing]);
+        let both = DELETE.replace("{ id", "{ name = \"const:n\", id");
+        assert!(compile(&both, |_| {}).is_ok());
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_route_and_column() {
+        let routes = format!(
+            "{}\n{}\n[[route]]\n[route.delete]\ntable = \"s.none\"\nkey = {{ id = \"key\" }}",
+            UPSERT.replace("{ name =", "{ total = \"const:1\", nome ="),
+            DELETE.replace("{ id", "{ idd"),
+        );
+        let problems = compile(&routes, |_| {}).unwrap_err();
+        assert_eq!(problems.reason(), Reason::SchemaMismatch);
+        insta::assert_snapshot!(problems.to_string().replace("; route", "\nroute"), @r"
+        route[0], table customer, column nome: no such column; add it to the table or take it out of the route
+        route[0], table customer, column total: the database computes it; take it out of the route
+        route[1], table customer, column idd: no such column; add it to the table or take it out of the route
+        route[2], table s.none: no such table; create it, or name its schema if it has another one
+        ");
+    }
+
+    #[test]
+    fn privileges_are_asked_for_as_the_route_needs_them() {
+        let denied = |column: Option<&str>, privilege| {
+            (column.map(str::to_owned), RouteCause::Denied(privilege))
+        };
+        let read_only = |table: &mut Table| {
+            table.may_delete = false;
+            for column in &mut table.columns {
+                (column.may_insert, column.may_update) = (false, false);
+            }
+        };
+        assert_eq!(
+            causes(UPSERT, read_only),
+            [
+                denied(Some("id"), Privilege::Insert),
+                denied(Some("name"), Privilege::Insert),
+                denied(Some("name"), Privilege::Update),
+            ]
+        );
+        assert_eq!(causes(DELETE, read_only), [denied(None, Privilege::Delete)]);
+        let soft = format!("{DELETE}\nsoft = {{ name = \"const:\" }}");
+        assert_eq!(causes(&soft, read_only), [denied(Some("name"), Privilege::Update)]);
+        let blind = |table: &mut Table| table.columns[0].may_select = false;
+        assert_eq!(causes(DELETE, blind), [denied(Some("id"), Privilege::Select)]);
+        let problems = compile(DELETE, |table| table.schema_usable = false).unwrap_err();
+        assert_eq!(problems.reason(), Reason::PermissionDenied);
+    }
+
+    #[test]
+    fn an_upsert_route_that_tombstones_can_reach_must_be_able_to_delete() {
+        let no_delete = |table: &mut Table| table.may_delete = false;
+        let reachable = UPSERT.replace("event_type = \"A\"\n", "");
+        assert!(compile(UPSERT, no_delete).is_ok());
+        assert_eq!(causes(&reachable, no_delete), [(None, RouteCause::Denied(Privilege::Delete))]);
+        let skipping = format!("{reachable}\n[decode]\ntombstone = \"skip\"");
+        assert!(compile(&skipping, no_delete).is_ok());
+    }
+
+    #[test]
+    fn a_view_is_refused() {
+        let view = |table: &mut Table| table.is_table = false;
+        assert_eq!(causes(UPSERT, view), [(None, RouteCause::NotATable)]);
+    }
+}
