@@ -17,6 +17,7 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) struct Postgres {
     directory: PathBuf,
     port: u16,
+    settings: Vec<String>,
     server: Mutex<Option<Child>>,
 }
 
@@ -29,6 +30,13 @@ impl Postgres {
 
     /// A cluster of one's own, for a test that stops or kills it.
     pub(crate) fn own() -> Self {
+        // A crash of the server is tested with SIGKILL, which keeps the page cache; only a power
+        // cut would show the difference.
+        Self::with(&["fsync=off"])
+    }
+
+    /// A cluster of one's own with those server settings.
+    pub(crate) fn with(settings: &[&str]) -> Self {
         let directory = scratch().join(format!("postgres-{}", next_number()));
         std::fs::create_dir(&directory).expect("create the cluster's directory");
         if is_root() {
@@ -39,7 +47,9 @@ impl Postgres {
             .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"])
             .args(["--no-sync", "-D"])
             .arg(&data));
-        let postgres = Self { directory, port: free_port(), server: Mutex::new(None) };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let port = free_port();
+        let postgres = Self { directory, port, settings, server: Mutex::new(None) };
         postgres.start();
         postgres
     }
@@ -60,16 +70,21 @@ impl Postgres {
             "listen_addresses=127.0.0.1".into(),
             format!("unix_socket_directories={}", self.directory.display()),
             "max_connections=300".into(),
-            // A crash of the server is tested with SIGKILL, which keeps the page cache; only a
-            // power cut would show the difference.
-            "fsync=off".into(),
             "log_min_messages=warning".into(),
         ] {
             command.args(["-c", &setting]);
         }
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         *server = Some(super::process::spawn(command));
         wait::until("PostgreSQL answers", START_DEADLINE, || self.try_connect("postgres").is_ok());
+    }
+
+    /// Process id of the server's first process, the parent of all others.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.lock().expect("server").as_ref().expect("the server runs").id()
     }
 
     /// Stops the server as an administrator's fast shutdown does: open transactions roll back.
@@ -101,6 +116,14 @@ impl Postgres {
             .batch_execute(&format!("create database {name}"))
             .expect("create a database");
         Database { name, port: self.port }
+    }
+
+    /// Drops a database; whoever is still connected to it is disconnected.
+    pub(crate) fn drop_database(&self, database: &Database) {
+        self.try_connect("postgres")
+            .expect("connect")
+            .batch_execute(&format!("drop database {} with (force)", database.name))
+            .expect("drop a database");
     }
 
     fn try_connect(&self, database: &str) -> Result<Client, postgres::Error> {
@@ -181,7 +204,7 @@ fn url(port: u16, database: &str) -> String {
 }
 
 /// The newest installed server program of that name; 15 is the oldest version supported.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = installed
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# The demo: events go into Kafka, pgsluice writes them to PostgreSQL, and the terminal shows what
+# became of each. Everything is thrown away at the end, on Ctrl-C too.
+#
+#   make demo               an embedded broker, nothing to download
+#   make demo KAFKA=real    Apache Kafka, fetched from Maven Central once
+#   KEEP=1 make demo        stays up at the end, to look around, until Ctrl-C
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+# shellcheck source=../scripts/ports.sh
+source scripts/ports.sh
+
+kafka=${KAFKA:-embedded}
+case $kafka in
+embedded | real) ;;
+*)
+    echo "KAFKA=$kafka is unknown: embedded or real" >&2
+    exit 2
+    ;;
+esac
+
+bold='' dim='' plain=''
+if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; fi
+title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+say() { printf '  %s\n' "$*"; }
+
+# --- everything that is started, and its end -----------------------------------------------------
+
+work=$(mktemp -d)
+chmod 755 "$work" # PostgreSQL runs as another user when this is root
+children=()
+finish() {
+    trap - EXIT INT TERM
+    # Last started, first ended: the daemon says goodbye to a database that is still there.
+    # PostgreSQL comes first and takes SIGINT: on SIGTERM it would wait for everybody to leave.
+    local index signal
+    for ((index = ${#children[@]} - 1; index >= 0; index--)); do
+        signal=TERM
+        if [ "$index" -eq 0 ]; then signal=INT; fi
+        kill "-$signal" "${children[index]}" 2>/dev/null || continue
+        wait "${children[index]}" 2>/dev/null || true
+    done
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'echo; exit 130' INT
+trap 'exit 143' TERM
+
+# start NAME COMMAND...: in the background, its output in $work/NAME.log, ended with this script.
+start() {
+    local name=$1
+    shift
+    setpriv --pdeathsig TERM "$@" >"$work/$name.log" 2>&1 &
+    children+=($!)
+}
+# until_ok WHAT SECONDS LOG COMMAND...: waits until the command succeeds.
+until_ok() {
+    local what=$1 deadline=$((SECONDS + $2)) log=$work/$3.log
+    shift 3
+    until "$@" >/dev/null 2>&1; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            echo "not in time: $what" >&2
+            tail -20 "$log" >&2
+            exit 1
+        fi
+        sleep 0.1
+    done
+}
+
+# --- the parts -----------------------------------------------------------------------------------
+
+title "Building pgsluice"
+cargo build --quiet
+pgsluice=${CARGO_TARGET_DIR:-$root/target}/debug/pgsluice
+
+title "Starting a throw-away PostgreSQL and a broker ($kafka)"
+start postgres scripts/postgres/run.sh "$work/postgres" fsync=off
+if [ "$kafka" = real ]; then
+    scripts/kafka/fetch.sh >/dev/null
+    start broker scripts/kafka/run.sh "$work/kafka"
+    until_ok "Kafka starts" 60 broker test -s "$work/kafka/bootstrap.servers"
+    brokers=$(cat "$work/kafka/bootstrap.servers")
+else
+    start broker "$pgsluice" demo broker
+    until_ok "the embedded broker starts" 20 broker grep -q '^bootstrap.servers=' "$work/broker.log"
+    brokers=$(sed -n 's/^bootstrap.servers=//p' "$work/broker.log" | head -1)
+fi
+until_ok "the broker listens" 60 broker wait_port "${brokers##*:}" 1
+until_ok "PostgreSQL starts" 30 postgres test -s "$work/postgres/url"
+url=$(cat "$work/postgres/url")
+sql() { psql -X -q "$url" "$@"; }
+until_ok "PostgreSQL answers" 30 postgres sql -c 'select 1'
+say "brokers  $brokers"
+say "database $url"
+
+title "Producing the demo's events"
+"$pgsluice" demo produce --brokers "$brokers" | sed 's/^/  /'
+
+title "Running pgsluice with config/demo.toml"
+sed 's/^/  /' config/demo.toml | grep -v '^ *#' | sed "s/.*/$dim&$plain/"
+if [ -e demo/tables.sql ]; then sql -f demo/tables.sql >/dev/null; fi
+admin_port=$(free_port)
+PGSLUICE__KAFKA__BROKERS=$brokers PGSLUICE__POSTGRES__URL=$url \
+    PGSLUICE__ADMIN__LISTEN="127.0.0.1:$admin_port" PGSLUICE__LOG__FORMAT=json \
+    start pgsluice "$pgsluice" run --config config/demo.toml
+daemon=${children[-1]}
+admin=http://127.0.0.1:$admin_port
+
+# --- live progress -------------------------------------------------------------------------------
+
+# Records by outcome, from the daemon's own metrics: "APPLIED 12  STALE 1".
+by_verdict() {
+    curl -fsS "$admin/metrics" 2>/dev/null | awk '
+        /^pgsluice_records_total/ {
+            split($1, part, /verdict="/); sub(/".*/, "", part[2]); count[part[2]] += $2
+        }
+        END {
+            n = split("APPLIED DUPLICATE STALE SKIPPED DEAD_LETTERED PARKED", order, " ")
+            for (i = 1; i <= n; i++) if (count[order[i]]) printf "%s %d  ", order[i], count[order[i]]
+        }'
+}
+quiet=0
+last=
+deadline=$((SECONDS + 60))
+while [ "$quiet" -lt 6 ]; do
+    kill -0 "$daemon" 2>/dev/null || { tail -20 "$work/pgsluice.log" >&2; exit 1; }
+    if [ "$SECONDS" -ge "$deadline" ]; then
+        tail -20 "$work/pgsluice.log" >&2
+        exit 1
+    fi
+    now=$(by_verdict)
+    if [ -n "$now" ] && [ "$now" = "$last" ]; then quiet=$((quiet + 1)); else quiet=0; fi
+    if [ "$now" != "$last" ]; then say "$now"; fi
+    last=$now
+    sleep 0.25
+done
+
+# --- what became of it ---------------------------------------------------------------------------
+
+show() { sql -P pager=off -P footer=off -c "$1" | sed 's/^/  /'; }
+
+title "The read models: pgsluice.aggregate"
+show "select aggregate_type, aggregate_id, version, left(state::text, 60) as state,
+        parked_at is not null as parked from pgsluice.aggregate order by 1, 2 limit 12"
+if [ -e demo/tables.sql ]; then
+    title "The user's own table: public.customer"
+    show "select * from public.customer order by 1 limit 12"
+fi
+title "Every record has one outcome: pgsluice.notification"
+show "select status, reason, count(*) from pgsluice.notification group by 1, 2 order by 1, 2"
+for status in APPLIED DUPLICATE STALE DEAD_LETTERED PARKED; do
+    show "select topic || '/' || partition || '/' || \"offset\" as record, status, reason,
+            event_type, aggregate_id, aggregate_version as version
+          from pgsluice.notification where status = '$status' order by partition, \"offset\" limit 2"
+done
+title "The dead letter, with its reason: pgsluice.dead_letter"
+show "select topic || '/' || partition || '/' || \"offset\" as record, disposition, reason, sqlstate,
+        constraint_name, aggregate_id, published_at is not null as published
+      from pgsluice.dead_letter order by partition, \"offset\" limit 10"
+
+title "The daemon's own view: $admin/status"
+curl -fsS "$admin/status" | head -c 1200 | sed 's/^/  /'
+echo
+if [ -n "${KEEP:-}" ]; then
+    title "Still running; look around, then Ctrl-C"
+    say "psql $url"
+    say "curl $admin/metrics"
+    wait "$daemon"
+fi
+title "Stopping: SIGTERM, drain, exit"
+kill -TERM "$daemon"
+status=0
+wait "$daemon" || status=$?
+say "pgsluice ended with exit code $status"
+exit "$status"
