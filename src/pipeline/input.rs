@@ -118,8 +118,8 @@ pub enum Action {
         /// How long to wait before the attempt.
         after: Duration,
     },
-    /// Close every connection of the session at once.
-    CloseSession(SessionId),
+    /// Close every connection of the session at once; the fault says why.
+    CloseSession(SessionId, Fault),
     /// Take ownership of partitions and find their positions; answer with `Taken`.
     Take {
         /// The session to use.

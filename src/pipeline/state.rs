@@ -25,7 +25,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::event::{Content, Event};
-use crate::fault::{Decision, Fault};
+use crate::fault::{Decision, Fault, FaultKind};
 use crate::group::{Group, GroupKind, OrderingKey, Origin};
 use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
 use crate::verdict::{GapPolicy, Reason, Verdict};
@@ -209,7 +209,7 @@ impl State {
                 }
             }
             Input::SessionOpened(session) => self.on_session_opened(session),
-            Input::SessionLost(session, fault) => self.on_session_lost(session, &fault),
+            Input::SessionLost(session, fault) => self.lose_session(session, fault),
             Input::Taken(session, replies) => self.on_taken(session, replies),
             Input::Replied { session, lane, groups } => self.on_replied(session, lane, groups),
             Input::Advanced(session, streams) => self.on_advanced(session, &streams),
@@ -360,7 +360,8 @@ impl State {
             self.session = Session::Open(session);
             self.failed_opens = 0;
         } else {
-            self.out.push(Action::CloseSession(session));
+            let unwanted = Fault::new(FaultKind::Bug("a session that nobody asked for"));
+            self.out.push(Action::CloseSession(session, unwanted));
         }
     }
 

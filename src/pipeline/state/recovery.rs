@@ -14,16 +14,11 @@ use super::super::partition::{Halt, Partition, Phase};
 use super::{Session, State};
 
 impl State {
-    pub(super) fn on_session_lost(&mut self, session: SessionId, fault: &Fault) {
-        self.lose_session(session, fault);
-    }
-
     /// Closes the session and forgets everything that was learned through it.
-    pub(super) fn lose_session(&mut self, session: SessionId, fault: &Fault) {
+    pub(super) fn lose_session(&mut self, session: SessionId, fault: Fault) {
         if self.session.id() != session {
             return;
         }
-        tracing::trace!(%fault, "session given up");
         let was_open = self.session == Session::Open(session);
         let mut freed = self.queue.clear();
         let groups = self.to_read.drain(..).chain(self.to_resolve.drain(..));
@@ -33,7 +28,7 @@ impl State {
         self.fast_in_flight = 0;
         self.slow_in_flight = 0;
         self.advancing = None;
-        self.out.push(Action::CloseSession(session));
+        self.out.push(Action::CloseSession(session, fault));
         self.give_up_revoking();
         let names: Vec<_> = self.partitions.keys().cloned().collect();
         for name in names {

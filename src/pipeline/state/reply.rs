@@ -87,7 +87,7 @@ impl State {
         match (self.config.decide)(&fault) {
             Decision::WaitForDatabase => {
                 self.discard(group);
-                self.lose_session(session, &fault);
+                self.lose_session(session, fault);
             }
             Decision::Stop => {
                 self.discard(group);
