@@ -14,10 +14,11 @@ use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::advance::mirror_tag;
 use super::input::MirrorPosition;
 use super::poll::{Member, release};
 use crate::kafka::faults::describe;
-use crate::record::{OwnerEpoch, StreamId, TopicPartition};
+use crate::record::TopicPartition;
 
 /// What the mirror thread is told.
 enum Order {
@@ -164,15 +165,10 @@ pub(super) fn commit_list(positions: &[MirrorPosition]) -> KafkaResult<TopicPart
     Ok(list)
 }
 
-/// Marks an offset as ours.
-fn mirror_tag(stream: StreamId, epoch: OwnerEpoch) -> String {
-    format!("pgsluice/1/{}/{}", stream.0, epoch.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::NextOffset;
+    use crate::record::{NextOffset, OwnerEpoch, StreamId};
 
     fn position(partition: i32, next: i64) -> MirrorPosition {
         MirrorPosition {

@@ -32,6 +32,7 @@ use tokio::sync::mpsc::UnboundedSender;
 pub use self::budget::Budget;
 use self::member::{Callbacks, Release};
 pub(crate) use self::member::{Member, release};
+use super::decode::Decoder;
 use super::input::{MirrorPosition, RevokeTicket};
 use crate::config::Config;
 use crate::event::Event;
@@ -44,6 +45,12 @@ use crate::record::{Anchor, Generation, NextOffset, Record, TopicPartition};
 pub trait Decode: Send + Sync {
     /// The meaning of a record; whatever is wrong with it becomes part of the event.
     fn decode(&self, record: Record) -> Event;
+}
+
+impl Decode for Decoder {
+    fn decode(&self, record: Record) -> Event {
+        Self::decode(self, record)
+    }
 }
 
 /// What the run loop tells the consumer thread.

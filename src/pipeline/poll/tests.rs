@@ -12,7 +12,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError, unbounded_channel};
 
 use super::*;
+use crate::config::{KafkaConfig, StartFrom};
 use crate::event::{Content, Envelope};
+use crate::kafka::positions::Positions;
+use crate::pipeline::advance::{Committed, KafkaPosition};
 use crate::pipeline::mirror::Mirror;
 use crate::record::{Offset, OwnerEpoch, StreamId};
 use crate::verdict::Reason;
@@ -361,6 +364,39 @@ fn the_mirror_commits_the_newest_position_with_the_tag() {
     mirror.commit(vec![position(broker.partition(0), 3)]);
     assert!(mirror.stop(PATIENCE));
     assert_eq!(broker.committed(0), (3, "pgsluice/1/1/2".to_owned()));
+    running.close();
+}
+
+#[test]
+fn what_kafka_knows_of_a_partition_is_read_without_joining_the_group() {
+    let broker = Broker::start("poll-positions");
+    broker.produce_numbers(5);
+    let config = broker.config().kafka;
+    let ask = |start_from| {
+        let config = KafkaConfig { start_from, ..config.clone() };
+        let positions = Positions::connect(&config).unwrap();
+        assert!(positions.cluster_id(PATIENCE).is_some());
+        assert_eq!(positions.partition_count(&broker.topic, PATIENCE), Some(2));
+        positions.fetch(&[broker.partition(0)], PATIENCE).unwrap().remove(&broker.partition(0))
+    };
+    let known = |committed, start| Some(KafkaPosition { committed, low: 0, high: 5, start });
+    assert_eq!(ask(StartFrom::Earliest), known(None, Some(0)));
+    assert_eq!(ask(StartFrom::Latest), known(None, Some(5)));
+    assert_eq!(ask(StartFrom::Error), known(None, None));
+    if broker.mock.is_none() {
+        // The mock cluster knows no times. All records are older than this one.
+        let later = jiff::Timestamp::from_second(1_800_000_000).unwrap();
+        assert_eq!(ask(StartFrom::At(later)), known(None, Some(5)));
+        let earlier = jiff::Timestamp::from_second(1_600_000_000).unwrap();
+        assert_eq!(ask(StartFrom::At(earlier)), known(None, Some(0)));
+    }
+
+    let running = Running::assigned(&broker, 1 << 20);
+    let mirror = Mirror::start(&running.consumer).unwrap();
+    mirror.commit(vec![position(broker.partition(0), 3)]);
+    assert!(mirror.stop(PATIENCE));
+    let ours = Committed { next: 3, metadata: "pgsluice/1/1/2".to_owned() };
+    assert_eq!(ask(StartFrom::Earliest), known(Some(ours), Some(0)));
     running.close();
 }
 
