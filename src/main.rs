@@ -1,2 +1,7 @@
-//! The `pgsluice` binary: boots and hands over to the library.
-fn main() {}
+//! The `pgsluice` binary: hands over to the library, which boots, runs and names the exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pgsluice::cli::main()
+}

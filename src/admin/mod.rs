@@ -1,1 +1,183 @@
-//! The admin port: `/live`, `/ready`, `/metrics`, `/status`.
+//! The admin port:
+//!
+//! | path | says |
+//! | --- | --- |
+//! | `/live` | 200 while the pipeline's loop turns; a dead database does not count |
+//! | `/ready` | 200 while records are moved; the body of a 503 says why not |
+//! | `/metrics` | Prometheus' text format |
+//! | `/status` | JSON: session, partitions, reasons, counts |
+//!
+//! It runs on a thread and a runtime of its own: a stalled pipeline cannot hide from `/live`.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::Telemetry;
+
+/// A pipeline that has not turned for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// Content type of Prometheus' text format.
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Why there is no admin port.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address cannot be listened on.
+    #[error("admin.listen: cannot listen on {listen}: {}", source.kind())]
+    Bind {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system gives no thread or runtime.
+    #[error("admin port cannot be served")]
+    Start(#[source] io::Error),
+}
+
+/// Serves the admin port until `cancel`, and returns the address it listens on.
+///
+/// # Errors
+/// The address cannot be listened on, or the system gives no thread.
+pub fn spawn(
+    listen: SocketAddr,
+    telemetry: Telemetry,
+    cancel: CancellationToken,
+) -> Result<SocketAddr, AdminError> {
+    let bind = |source| AdminError::Bind { listen, source };
+    let listener = TcpListener::bind(listen).map_err(bind)?;
+    listener.set_nonblocking(true).map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AdminError::Start)?;
+    std::thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(serve(listener, telemetry, cancel)) {
+                tracing::error!(
+                    event = "admin_ended",
+                    error = %error.kind(),
+                    "the admin port is no longer served"
+                );
+            }
+        })
+        .map_err(AdminError::Start)?;
+    tracing::info!(event = "admin_listening", address = %address, "admin port listens");
+    Ok(address)
+}
+
+async fn serve(
+    listener: TcpListener,
+    telemetry: Telemetry,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    axum::serve(listener, router(telemetry)).with_graceful_shutdown(cancel.cancelled_owned()).await
+}
+
+fn router(telemetry: Telemetry) -> Router {
+    Router::new()
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .with_state(telemetry)
+}
+
+async fn live(State(telemetry): State<Telemetry>) -> Response {
+    let age = telemetry.heartbeat().age();
+    if age < STUCK_AFTER {
+        (StatusCode::OK, "live\n").into_response()
+    } else {
+        let body = format!("the pipeline has not turned for {} s\n", age.as_secs());
+        (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+    }
+}
+
+async fn ready(State(telemetry): State<Telemetry>) -> Response {
+    match telemetry.readiness() {
+        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(telemetry): State<Telemetry>) -> Response {
+    match telemetry.metrics().encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(event = "metrics_failed", error = %error, "metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn status(State(telemetry): State<Telemetry>) -> Response {
+    Json(telemetry.status()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::record::SessionId;
+
+    fn start(telemetry: &Telemetry) -> (SocketAddr, CancellationToken) {
+        let cancel = CancellationToken::new();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        (spawn(any, telemetry.clone(), cancel.clone()).expect("admin port"), cancel)
+    }
+
+    /// Status code and body.
+    fn fetch(address: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("head");
+        let code = head.split(' ').nth(1).expect("code").parse().expect("number");
+        (code, body.to_owned())
+    }
+
+    #[test]
+    fn every_page_answers_and_others_do_not_exist() {
+        let telemetry = Telemetry::try_new("views").expect("metrics");
+        let (address, cancel) = start(&telemetry);
+        assert_eq!(fetch(address, "/live").0, 200);
+        assert_eq!(fetch(address, "/ready"), (503, "starting\n".to_owned()));
+        telemetry.started();
+        telemetry.session_opened(SessionId(1));
+        telemetry.assigned(&[]);
+        assert_eq!(fetch(address, "/ready").0, 200);
+        let (code, text) = fetch(address, "/metrics");
+        assert_eq!(code, 200);
+        assert!(text.contains("pgsluice_session_open 1"), "{text}");
+        let (code, json) = fetch(address, "/status");
+        assert_eq!(code, 200);
+        let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+        assert_eq!(json["sink"], "views");
+        assert_eq!(fetch(address, "/nowhere").0, 404);
+        cancel.cancel();
+    }
+
+    #[test]
+    fn an_address_in_use_is_an_error_that_names_it() {
+        let telemetry = Telemetry::try_new("views").expect("metrics");
+        let (address, cancel) = start(&telemetry);
+        let error = spawn(address, telemetry, cancel.clone()).expect_err("in use");
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        cancel.cancel();
+    }
+}

@@ -1,3 +1,144 @@
 //! Command line: one file per subcommand.
 
+mod check;
 pub mod demo;
+mod migrate;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::supervisor::ExitReason;
+
+/// Moves events from Kafka into PostgreSQL: each aggregate in its own transaction, one final
+/// outcome for every record.
+#[derive(Debug, Parser)]
+#[command(name = "pgsluice", version, propagate_version = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Settings come from the built-in defaults, then the configuration file, then variables such as
+PGSLUICE__KAFKA__GROUP. `pgsluice check --defaults` prints every setting with its default.
+
+Exit codes: 0 clean, 1 ended before the drain was finished, 2 configuration or usage, 3 dependency
+unavailable at start, 4 fenced, 5 corruption, 70 bug.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Moves events until it is told to stop
+    ///
+    /// SIGTERM or SIGINT drains: reading stops, what is in flight is finished and made durable,
+    /// the group is left. A second signal ends the process at once; nothing is lost, what was not
+    /// finished is read again.
+    Run(Source),
+    /// Checks the configuration without needing a network
+    ///
+    /// Prints every problem with its key and the line or variable it comes from, and ends with
+    /// exit code 2 if there is one.
+    Check(check::Arguments),
+    /// Creates or updates pgsluice's own tables
+    ///
+    /// `run` does the same at start unless postgres.migrate is "verify". Migrations only add:
+    /// older and newer versions of pgsluice work side by side.
+    Migrate(Source),
+    /// A broker that needs no installation, and a story to send through it
+    Demo(demo::Demo),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+struct Source {
+    /// Configuration file; without one, variables alone are enough
+    #[arg(long, short, value_name = "FILE", env = "PGSLUICE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Reads the command line, runs the command and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors: clap knows which stream and code each one has.
+            let failed = error.print().is_err();
+            let code = if failed { 1 } else { u8::try_from(error.exit_code()).unwrap_or(2) };
+            return ExitCode::from(code);
+        }
+    };
+    let reason = match cli.command {
+        Command::Run(source) => with_config(&source, run::run),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Migrate(source) => with_config(&source, |config| migrate::migrate(&config)),
+        Command::Demo(demo) => demo.run().map_or_else(
+            |error| {
+                complain(&format!("{error:#}"));
+                ExitReason::DependencyUnavailable
+            },
+            |()| ExitReason::Clean,
+        ),
+    };
+    reason.into()
+}
+
+/// Loads the configuration and goes on with it, or prints every problem.
+fn with_config(source: &Source, command: impl FnOnce(Config) -> ExitReason) -> ExitReason {
+    match load(source) {
+        Ok(config) => command(config),
+        Err(problems) => {
+            print_problems(&problems);
+            ExitReason::Configuration
+        }
+    }
+}
+
+fn load(source: &Source) -> Result<Config, config::ConfigProblems> {
+    // A variable that is not UTF-8 cannot be one of ours: all our names and values are text.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    config::load(source.config.as_deref(), variables)
+}
+
+/// Prints problems to stderr, one a line.
+fn print_problems(problems: &config::ConfigProblems) {
+    let count = problems.0.len();
+    let noun = if count == 1 { "problem" } else { "problems" };
+    complain(&format!("{count} {noun} in the configuration:\n{problems}"));
+}
+
+/// Prints to stderr, for what happens before there are logs.
+#[expect(clippy::print_stderr, reason = "there are no logs yet")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Prints a command's result.
+#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_all_but_the_demo_take_a_configuration() {
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name}");
+            let takes = command.get_arguments().any(|argument| argument.get_id() == "config");
+            assert_eq!(takes, name != "demo", "{name}");
+        }
+    }
+}

@@ -1,1 +1,159 @@
-//! Logs and metrics.
+//! What operators see while it runs: log lines, metrics, and the snapshot behind `/status`.
+//!
+//! Levels: ERROR means a human must act; WARN means unexpected, but handled; INFO is a change of
+//! state. There is never a line for each record at INFO or above. Every line of ours carries
+//! `event`, a code that alerts can match on. No payload, key or secret appears anywhere (INV-9).
+
+mod heartbeat;
+mod letters;
+mod log;
+mod metrics;
+mod report;
+mod status;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::fault::Fault;
+use crate::record::{SessionId, TopicPartition};
+
+use letters::LetterCount;
+
+pub use heartbeat::Heartbeat;
+pub use log::{LogError, init_logs};
+pub use metrics::{DEFINITIONS, Definition, Metrics, MetricsError};
+pub use status::{NotReady, PartitionPhase, PartitionStatus, Stage, Status};
+
+/// The one handle the pipeline reports through; clones share everything.
+#[derive(Clone)]
+pub struct Telemetry(Arc<Shared>);
+
+struct Shared {
+    metrics: Metrics,
+    status: Mutex<Status>,
+    letters: Mutex<LetterCount>,
+    heartbeat: Heartbeat,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// Telemetry of a sink that is about to start.
+    ///
+    /// # Errors
+    /// The metrics cannot be registered, which is a bug: their names clash.
+    pub fn try_new(sink: &str) -> Result<Self, MetricsError> {
+        Ok(Self(Arc::new(Shared {
+            metrics: Metrics::try_new()?,
+            status: Mutex::new(Status::new(sink)),
+            letters: Mutex::default(),
+            heartbeat: Heartbeat::new(),
+        })))
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// The sign of life that `/live` looks at.
+    pub fn heartbeat(&self) -> &Heartbeat {
+        &self.0.heartbeat
+    }
+
+    /// A copy of the current state.
+    pub fn status(&self) -> Status {
+        self.lock_status().clone()
+    }
+
+    /// Whether records are being moved.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn readiness(&self) -> Result<(), NotReady> {
+        self.lock_status().readiness()
+    }
+
+    /// The pipeline's loop turned. To be called at least every second.
+    pub fn beat(&self) {
+        self.0.heartbeat.beat();
+        self.log_letters();
+    }
+
+    /// The pipeline starts.
+    pub fn started(&self) {
+        self.lock_status().stage = Stage::Running;
+        tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"), "pipeline started");
+    }
+
+    /// The group gave these partitions to this member; they may be none.
+    pub fn assigned(&self, partitions: &[TopicPartition]) {
+        let held = {
+            let mut status = self.lock_status();
+            status.assigned(partitions);
+            status.partitions.len()
+        };
+        self.0.metrics.partitions_held(held);
+        let count = partitions.len();
+        tracing::info!(event = "partitions_assigned", count, held, "partitions assigned");
+    }
+
+    /// A database session is ready.
+    pub fn session_opened(&self, session: SessionId) {
+        self.lock_status().session_opened();
+        self.0.metrics.session_opened();
+        tracing::info!(event = "session_opened", session = session.0, "database session opened");
+    }
+
+    /// A database session ended, or could not be opened.
+    pub fn session_lost(&self, session: SessionId, fault: &Fault) {
+        self.lock_status().session_lost(fault);
+        self.0.metrics.session_lost(fault);
+        tracing::warn!(
+            event = "session_lost",
+            session = session.0,
+            error = %fault,
+            "database session lost; waiting for the database"
+        );
+    }
+
+    /// A drain began: no record is polled any more.
+    pub fn draining(&self) {
+        self.lock_status().stage = Stage::Draining;
+        tracing::info!(event = "draining", "draining: finishing what is in flight");
+    }
+
+    /// The drain ended with everything finished and durable.
+    pub fn drained(&self) {
+        tracing::info!(event = "drained", "drained");
+    }
+
+    /// Weight of the records in memory.
+    pub fn in_flight_bytes(&self, bytes: usize) {
+        self.0.metrics.in_flight_bytes(bytes);
+    }
+
+    /// Letters were published to their topic.
+    pub fn letters_published(&self, count: u64) {
+        self.0.metrics.letters_published(count);
+    }
+
+    /// Letters could not be published; they stay in the table and are tried again.
+    pub fn letters_failed(&self, code: &str) {
+        self.0.metrics.letters_failed();
+        tracing::warn!(
+            event = "letters_not_published",
+            error = code,
+            "dead letters could not be published; they are kept and tried again"
+        );
+    }
+
+    fn lock_status(&self) -> MutexGuard<'_, Status> {
+        // Every change of the snapshot is complete in itself: a panic elsewhere spoils nothing.
+        self.0.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

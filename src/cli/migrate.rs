@@ -1,0 +1,56 @@
+//! `pgsluice migrate`: creates or updates pgsluice's own tables, and nothing else.
+
+use crate::config::Config;
+use crate::postgres::migrate::{self, MigrateError, MigrationReport};
+use crate::supervisor::ExitReason;
+
+use super::{complain, say};
+
+/// Migrates whatever `postgres.migrate` says: that setting is about `run`.
+pub(super) fn migrate(config: &Config) -> ExitReason {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("no runtime: {}", error.kind()));
+            return ExitReason::Bug;
+        }
+    };
+    match runtime.block_on(migrate::migrate(&config.postgres)) {
+        Ok(report) => {
+            say(&describe(&config.postgres.schema, &report));
+            ExitReason::Clean
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            match error {
+                MigrateError::Config(_) => ExitReason::Configuration,
+                MigrateError::Database(_)
+                | MigrateError::BinaryTooOld { .. }
+                | MigrateError::SchemaTooOld { .. }
+                | MigrateError::Divergent { .. } => ExitReason::DependencyUnavailable,
+            }
+        }
+    }
+}
+
+fn describe(schema: &str, report: &MigrationReport) -> String {
+    let version = report.version;
+    if report.applied.is_empty() {
+        return format!("schema {schema:?} is up to date at version {version}");
+    }
+    let applied: Vec<String> = report.applied.iter().map(ToString::to_string).collect();
+    format!("schema {schema:?} is at version {version}; ran {}", applied.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_names_what_was_run() {
+        let done = MigrationReport { applied: vec![1, 2], version: 2 };
+        assert_eq!(describe("pgsluice", &done), "schema \"pgsluice\" is at version 2; ran 1, 2");
+        let nothing = MigrationReport { applied: Vec::new(), version: 2 };
+        assert!(describe("pgsluice", &nothing).contains("up to date"));
+    }
+}

@@ -1,0 +1,56 @@
+//! Log lines on stderr.
+
+use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Why there are no logs.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// `log.level` is no filter.
+    #[error("log.level is no level or filter")]
+    Level,
+    /// Somebody else in this process has set up logs already.
+    #[error("logs are set up already")]
+    AlreadySet,
+}
+
+/// Sends log lines to stderr: JSON, one object a line, or a form for people.
+///
+/// Panics are logged too: by their place and, where the code spells it out, their message. A
+/// message that was put together at run time may hold a value and is left out (INV-9).
+///
+/// # Errors
+/// The filter cannot be read, or logs are set up already.
+pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
+    let filter = EnvFilter::try_new(&config.level).map_err(|_| LogError::Level)?;
+    let on_terminal = std::io::stderr().is_terminal();
+    let default = if on_terminal { LogFormat::Pretty } else { LogFormat::Json };
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match config.format.unwrap_or(default) {
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .finish()
+            .try_init(),
+        LogFormat::Pretty => lines.with_ansi(on_terminal).finish().try_init(),
+    };
+    set.map_err(|_| LogError::AlreadySet)?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map_or_else(String::new, ToString::to_string);
+    let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(left out)");
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    tracing::error!(event = "panic", place, thread, error = message, "a part of pgsluice panicked");
+}

@@ -1,0 +1,309 @@
+//! The snapshot behind `/status` and `/ready`: codes, names and numbers, never a value.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use crate::fault::Fault;
+use crate::pipeline::input::Claim;
+use crate::record::{NextOffset, TopicPartition};
+use crate::verdict::{Reason, Verdict};
+
+/// How the sink is doing.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: &'static str,
+    /// The sink's name, its consumer group.
+    pub sink: String,
+    /// When the process started.
+    #[serde(serialize_with = "as_text")]
+    pub started_at: Timestamp,
+    /// What the process as a whole is doing.
+    pub stage: Stage,
+    /// This member has joined its group.
+    pub joined: bool,
+    /// The database session.
+    pub session: SessionStatus,
+    /// Partitions assigned to this member.
+    #[serde(serialize_with = "as_list")]
+    pub partitions: BTreeMap<TopicPartition, PartitionStatus>,
+    /// Records that reached their outcome in this process, by outcome.
+    pub records: BTreeMap<&'static str, u64>,
+}
+
+/// What the process as a whole is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Not yet reading.
+    Starting,
+    /// At work.
+    Running,
+    /// Finishing what is in flight, then ending.
+    Draining,
+}
+
+/// The database session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SessionStatus {
+    /// Whether one is open.
+    pub open: bool,
+    /// How many were opened by this process.
+    pub opened: u64,
+    /// Why the last one ended or could not be opened: codes and names only.
+    pub last_error: Option<String>,
+}
+
+/// One assigned partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    /// What is happening to it.
+    pub phase: PartitionPhase,
+    /// Why it stands still.
+    pub reason: Option<&'static str>,
+    /// The fault behind it or behind the latest retry: codes and names only.
+    pub last_error: Option<String>,
+    /// Its stream in the database, once it was taken.
+    pub stream: Option<i32>,
+    /// Durable progress.
+    pub next_offset: Option<i64>,
+    /// Records that reached their outcome since it was assigned, by outcome.
+    pub records: BTreeMap<&'static str, u64>,
+}
+
+/// What is happening to a partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionPhase {
+    /// Assigned; its position is not known yet.
+    #[default]
+    Waiting,
+    /// Being read.
+    Reading,
+    /// Stands still until an operator acts.
+    Halted,
+    /// The database knows a newer owner.
+    Fenced,
+}
+
+/// Why `/ready` says no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The pipeline has not started.
+    #[error("starting")]
+    Starting,
+    /// The process is about to end.
+    #[error("draining")]
+    Draining,
+    /// The database cannot be reached.
+    #[error("no database session")]
+    NoSession,
+    /// Kafka has not assigned anything yet.
+    #[error("the consumer group is not joined yet")]
+    NotJoined,
+    /// Nothing moves.
+    #[error("every assigned partition is halted, see /status")]
+    AllHalted,
+}
+
+impl Status {
+    pub(super) fn new(sink: &str) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            sink: sink.to_owned(),
+            started_at: Timestamp::now(),
+            stage: Stage::Starting,
+            joined: false,
+            session: SessionStatus::default(),
+            partitions: BTreeMap::new(),
+            records: BTreeMap::new(),
+        }
+    }
+
+    /// Whether records are being moved. Some halted partitions do not count: they must not block
+    /// the rollout of what mends them.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn readiness(&self) -> Result<(), NotReady> {
+        match self.stage {
+            Stage::Starting => return Err(NotReady::Starting),
+            Stage::Draining => return Err(NotReady::Draining),
+            Stage::Running => {}
+        }
+        if !self.session.open {
+            return Err(NotReady::NoSession);
+        }
+        if !self.joined {
+            return Err(NotReady::NotJoined);
+        }
+        let mut phases = self.partitions.values().map(|partition| partition.phase);
+        let idle = self.partitions.is_empty();
+        if idle || phases.any(|phase| phase != PartitionPhase::Halted) {
+            Ok(())
+        } else {
+            Err(NotReady::AllHalted)
+        }
+    }
+
+    pub(super) fn assigned(&mut self, partitions: &[TopicPartition]) {
+        self.joined = true;
+        for partition in partitions {
+            self.partitions.insert(partition.clone(), PartitionStatus::default());
+        }
+    }
+
+    pub(super) fn session_opened(&mut self) {
+        self.session.open = true;
+        self.session.opened += 1;
+    }
+
+    pub(super) fn session_lost(&mut self, fault: &Fault) {
+        self.session.open = false;
+        self.session.last_error = Some(fault.to_string());
+    }
+
+    /// Whether the partition is still held: what comes late for another one is not counted.
+    pub(super) fn finished(
+        &mut self,
+        partition: &TopicPartition,
+        verdict: Verdict,
+        count: u64,
+    ) -> bool {
+        *self.records.entry(verdict.as_str()).or_default() += count;
+        let Some(partition) = self.partitions.get_mut(partition) else { return false };
+        *partition.records.entry(verdict.as_str()).or_default() += count;
+        true
+    }
+
+    pub(super) fn taken(&mut self, name: &TopicPartition, claim: &Claim) {
+        let partition = self.partitions.entry(name.clone()).or_default();
+        partition.stream = Some(claim.stream.0);
+        partition.next_offset = Some(claim.next.0);
+        // A halt ends with a report of its own.
+        if partition.phase != PartitionPhase::Halted {
+            partition.phase = PartitionPhase::Reading;
+        }
+    }
+
+    pub(super) fn halted(&mut self, name: &TopicPartition, reason: Reason, fault: Option<&Fault>) {
+        let partition = self.partitions.entry(name.clone()).or_default();
+        partition.phase = PartitionPhase::Halted;
+        partition.reason = Some(reason.as_str());
+        partition.last_error = fault.map(ToString::to_string);
+    }
+
+    pub(super) fn halt_ended(&mut self, name: &TopicPartition) {
+        if let Some(partition) = self.partitions.get_mut(name) {
+            partition.phase = PartitionPhase::Reading;
+            partition.reason = None;
+            partition.last_error = None;
+        }
+    }
+
+    pub(super) fn fenced(&mut self, name: &TopicPartition) {
+        if let Some(partition) = self.partitions.get_mut(name) {
+            partition.phase = PartitionPhase::Fenced;
+        }
+    }
+
+    pub(super) fn retried(&mut self, name: &TopicPartition, fault: &Fault) {
+        if let Some(partition) = self.partitions.get_mut(name) {
+            partition.last_error = Some(fault.to_string());
+        }
+    }
+
+    /// Whether the partition is still held.
+    pub(super) fn advanced(&mut self, name: &TopicPartition, next: NextOffset) -> bool {
+        let Some(partition) = self.partitions.get_mut(name) else { return false };
+        partition.next_offset = Some(next.0);
+        true
+    }
+}
+
+fn as_text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+/// A partition's status with its name beside it.
+#[derive(Serialize)]
+struct Named<'a> {
+    topic: &'a str,
+    partition: i32,
+    #[serde(flatten)]
+    status: &'a PartitionStatus,
+}
+
+fn as_list<S: Serializer>(
+    partitions: &BTreeMap<TopicPartition, PartitionStatus>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(partitions.iter().map(|(name, status)| Named {
+        topic: &name.topic,
+        partition: name.partition,
+        status,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::FaultKind;
+
+    fn partition(number: i32) -> TopicPartition {
+        TopicPartition { topic: "orders".into(), partition: number }
+    }
+
+    fn running() -> Status {
+        let mut status = Status::new("sink");
+        status.stage = Stage::Running;
+        status.session_opened();
+        status
+    }
+
+    #[test]
+    fn it_is_ready_with_a_session_and_one_partition_that_is_not_halted() {
+        let mut status = running();
+        assert_eq!(status.readiness(), Err(NotReady::NotJoined));
+        status.assigned(&[partition(0), partition(1)]);
+        status.halted(&partition(0), Reason::LogChanged, None);
+        assert_eq!(status.readiness(), Ok(()));
+        status.halted(&partition(1), Reason::LogChanged, None);
+        assert_eq!(status.readiness(), Err(NotReady::AllHalted));
+        status.halt_ended(&partition(1));
+        assert_eq!(status.readiness(), Ok(()));
+    }
+
+    #[test]
+    fn a_member_without_partitions_is_ready_once_it_has_joined() {
+        let mut status = running();
+        status.assigned(&[]);
+        assert_eq!(status.readiness(), Ok(()));
+    }
+
+    #[test]
+    fn it_is_not_ready_without_a_session_or_while_draining() {
+        let mut status = running();
+        status.assigned(&[]);
+        status.session_lost(&Fault::new(FaultKind::Connection));
+        assert_eq!(status.readiness(), Err(NotReady::NoSession));
+        status.session_opened();
+        status.stage = Stage::Draining;
+        assert_eq!(status.readiness(), Err(NotReady::Draining));
+    }
+
+    #[test]
+    fn the_json_lists_partitions_with_their_reason() {
+        let mut status = running();
+        status.assigned(&[partition(3)]);
+        status.halted(&partition(3), Reason::ParkingFull, None);
+        let _held = status.finished(&partition(3), Verdict::Applied, 2);
+        let json = serde_json::to_value(&status).expect("json");
+        assert_eq!(json["partitions"][0]["topic"], "orders");
+        assert_eq!(json["partitions"][0]["phase"], "halted");
+        assert_eq!(json["partitions"][0]["reason"], "parking_full");
+        assert_eq!(json["records"]["APPLIED"], 2);
+    }
+}
