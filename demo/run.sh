@@ -95,12 +95,13 @@ until_ok "PostgreSQL answers" 30 postgres sql -c 'select 1'
 say "brokers  $brokers"
 say "database $url"
 
-title "Producing the demo's events"
-"$pgsluice" demo produce --brokers "$brokers" | sed 's/^/  /'
-
-title "Running pgsluice with config/demo.toml"
-sed 's/^/  /' config/demo.toml | grep -v '^ *#' | sed "s/.*/$dim&$plain/"
-if [ -e demo/tables.sql ]; then sql -f demo/tables.sql >/dev/null; fi
+title "Running pgsluice with config/demo.toml; its tables are demo/schema.sql"
+sql -f demo/schema.sql
+grep -v '^ *#' config/demo.toml | sed "s/.*/  $dim&$plain/"
+# At a pace that can be watched. The producer creates the topics, so it goes first.
+start produce "$pgsluice" demo produce --brokers "$brokers" --pace 60ms
+producer=${children[-1]}
+until_ok "the first event is sent" 30 produce test -s "$work/produce.log"
 admin_port=$(free_port)
 PGSLUICE__KAFKA__BROKERS=$brokers PGSLUICE__POSTGRES__URL=$url \
     PGSLUICE__ADMIN__LISTEN="127.0.0.1:$admin_port" PGSLUICE__LOG__FORMAT=json \
@@ -110,44 +111,58 @@ admin=http://127.0.0.1:$admin_port
 
 # --- live progress -------------------------------------------------------------------------------
 
-# Records by outcome, from the daemon's own metrics: "APPLIED 12  STALE 1".
+# Records by outcome, from the daemon's own metrics: "total 13  APPLIED 12  STALE 1".
 by_verdict() {
-    curl -fsS "$admin/metrics" 2>/dev/null | awk '
+    { curl -fsS "$admin/metrics" 2>/dev/null || true; } | awk '
         /^pgsluice_records_total/ {
-            split($1, part, /verdict="/); sub(/".*/, "", part[2]); count[part[2]] += $2
+            split($1, part, /verdict="/); sub(/".*/, "", part[2])
+            count[part[2]] += $2; total += $2
         }
         END {
             n = split("APPLIED DUPLICATE STALE SKIPPED DEAD_LETTERED PARKED", order, " ")
-            for (i = 1; i <= n; i++) if (count[order[i]]) printf "%s %d  ", order[i], count[order[i]]
+            printf "finished %d ", total
+            for (i = 1; i <= n; i++) if (count[order[i]]) printf "  %s %d", order[i], count[order[i]]
         }'
 }
-quiet=0
+title "Events on their way"
 last=
-deadline=$((SECONDS + 60))
-while [ "$quiet" -lt 6 ]; do
-    kill -0 "$daemon" 2>/dev/null || { tail -20 "$work/pgsluice.log" >&2; exit 1; }
+deadline=$((SECONDS + 90))
+while true; do
+    for part in "$daemon:pgsluice" "${children[1]}:broker" "${children[0]}:postgres"; do
+        kill -0 "${part%%:*}" 2>/dev/null && continue
+        echo "${part##*:} ended:" >&2
+        tail -20 "$work/${part##*:}.log" >&2
+        exit 1
+    done
+    now=$(by_verdict)
+    sent=$(wc -l <"$work/produce.log")
+    line="sent $sent   $now"
+    if [ "$line" != "$last" ]; then say "$line"; fi
+    last=$line
+    finished=${now#finished }
+    if ! kill -0 "$producer" 2>/dev/null && [ "${finished%% *}" -ge "$sent" ]; then break; fi
     if [ "$SECONDS" -ge "$deadline" ]; then
+        echo "not in time: every event has its outcome" >&2
         tail -20 "$work/pgsluice.log" >&2
         exit 1
     fi
-    now=$(by_verdict)
-    if [ -n "$now" ] && [ "$now" = "$last" ]; then quiet=$((quiet + 1)); else quiet=0; fi
-    if [ "$now" != "$last" ]; then say "$now"; fi
-    last=$now
-    sleep 0.25
+    sleep 0.5
 done
+wait "$producer" || { cat "$work/produce.log" >&2; exit 1; }
+say "${dim}what was sent, where it should end otherwise than APPLIED:$plain"
+grep -v -- '-> APPLIED' "$work/produce.log" | sed 's/^/  /'
 
 # --- what became of it ---------------------------------------------------------------------------
 
 show() { sql -P pager=off -P footer=off -c "$1" | sed 's/^/  /'; }
 
-title "The read models: pgsluice.aggregate"
-show "select aggregate_type, aggregate_id, version, left(state::text, 60) as state,
-        parked_at is not null as parked from pgsluice.aggregate order by 1, 2 limit 12"
-if [ -e demo/tables.sql ]; then
-    title "The user's own table: public.customer"
-    show "select * from public.customer order by 1 limit 12"
-fi
+title "The user's own tables: public.customer, public.orders"
+show "select id, name, email, address, version from public.customer
+      order by id like 'customer-%', id limit 6"
+show "select id, customer_id, total, status, version from public.orders order by id desc limit 4"
+title "Beside them the ledger, one row per aggregate: pgsluice.aggregate"
+show "select aggregate_type, aggregate_id, version, deleted, parked_reason
+      from pgsluice.aggregate order by aggregate_id like '%customer-%', aggregate_type, 2 limit 6"
 title "Every record has one outcome: pgsluice.notification"
 show "select status, reason, count(*) from pgsluice.notification group by 1, 2 order by 1, 2"
 for status in APPLIED DUPLICATE STALE DEAD_LETTERED PARKED; do

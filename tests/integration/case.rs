@@ -236,13 +236,13 @@ pub(crate) fn renamed(aggregate: &str, version: i64) -> Outgoing {
 pub(crate) const ENVELOPE: &str = "[decode]\nformat = \"envelope\"\n";
 
 /// A customer table and the route to it, as in the documentation.
-pub(crate) const CUSTOMER_TABLE: &str =
-    "create table customer (id text primary key, name text not null, version bigint not null)";
+pub(crate) const CUSTOMER_TABLE: &str = "create table customer (id text primary key, name text not null, note text, \
+     version bigint not null)";
 /// The route into [`CUSTOMER_TABLE`].
 pub(crate) const CUSTOMER_ROUTE: &str = "[decode]\nformat = \"envelope\"\n\
      [[route]]\naggregate_type = \"Customer\"\n[route.upsert]\ntable = \"public.customer\"\n\
      key = { id = \"aggregate_id\" }\n\
-     columns = { name = \"payload:/newName\", version = \"version\" }\n";
+     columns = { name = \"payload:/newName\", note = \"payload:/note\", version = \"version\" }\n";
 
 /// Remembers every version that was ever written to [`CUSTOMER_TABLE`], in the order of writing.
 pub(crate) const EFFECTS: &str = "create table effect (n bigserial, id text, version bigint); \
