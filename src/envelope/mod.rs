@@ -381,9 +381,13 @@ impl<'v> Filling<'v, '_, '_> {
     }
 }
 
-/// A version or nonce: a JSON number or text, whole and not negative.
+/// A version or nonce: a JSON number or text, whole and not negative. The record's timestamp
+/// counts by its milliseconds.
 fn whole_number(found: Found<'_>) -> Option<i64> {
-    found.into_identity().ok().flatten().and_then(|text| number::whole(&text))
+    match found {
+        Found::Instant(time) => Some(time.as_millisecond()).filter(|millis| *millis >= 0),
+        found => found.into_identity().ok().flatten().and_then(|text| number::whole(&text)),
+    }
 }
 
 /// The text, shared with the topic's name where it is the same.

@@ -266,6 +266,16 @@ fn fallbacks_stand_in_for_what_is_absent_or_null_but_not_for_what_is_broken() {
 }
 
 #[test]
+fn versions_and_nonces_are_whole_numbers_from_anywhere() {
+    let fields = "[decode.fields]\nversion = \"timestamp\"\nnonce = \"value:/nonce\"";
+    let event = decode(fields, "c-1", "{\"nonce\":\"0042\"}");
+    assert_eq!(event.envelope.version.map(|v| v.0), Some(1_000));
+    assert_eq!(event.envelope.nonce, Some(42));
+    let broken = decode(fields, "c-1", "{\"nonce\":1.5}");
+    assert_eq!(poisoned(&broken), (Reason::FieldInvalid, Some("nonce")));
+}
+
+#[test]
 fn a_configured_payload_is_taken_whole() {
     let fields = format!("{ENVELOPE}[decode.fields]\npayload = \"value:/data\"");
     let data = renamed("data", "{\"eventType\":\"kept\"}");
