@@ -58,7 +58,7 @@ pub enum StartFrom {
 }
 
 /// Properties that are refused, with the reason an operator gets to read.
-const REFUSED: [(&str, &str); 16] = [
+const REFUSED: [(&str, &str); 17] = [
     ("bootstrap.servers", "is kafka.brokers"),
     ("metadata.broker.list", "is kafka.brokers"),
     ("group.id", "is kafka.group"),
@@ -77,6 +77,7 @@ const REFUSED: [(&str, &str); 16] = [
     ),
     ("group.protocol", "is \"classic\": ownership is handed over in its rebalance callbacks"),
     ("group.remote.assignor", "belongs to another group protocol than the one used here"),
+    ("check.crcs", "is on: a damaged batch must not become events"),
     ("enable.partition.eof", "is set as reading needs it"),
     ("enable.idempotence", "is on: letters of one aggregate must keep their order"),
     ("acks", "is \"all\": a letter counts as published only when it is durable"),

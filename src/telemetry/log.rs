@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -32,15 +32,18 @@ pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
     let on_terminal = std::io::stderr().is_terminal();
     let default = if on_terminal { LogFormat::Pretty } else { LogFormat::Json };
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The `log` crate is not bridged, whatever the filter says: the database driver logs
+    // parameters and the server's notices through it, and both hold row values (INV-9).
     let set = match config.format.unwrap_or(default) {
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .finish()
-            .try_init(),
-        LogFormat::Pretty => lines.with_ansi(on_terminal).finish().try_init(),
+        LogFormat::Json => set_global_default(
+            lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .finish(),
+        ),
+        LogFormat::Pretty => set_global_default(lines.with_ansi(on_terminal).finish()),
     };
     set.map_err(|_| LogError::AlreadySet)?;
     std::panic::set_hook(Box::new(log_panic));

@@ -357,10 +357,36 @@ mod tests {
         TopicPartition { topic: "orders".into(), partition: number }
     }
 
+    /// `docs/metrics.md` as it has to be.
+    fn manual() -> String {
+        let mut text =
+            "# Metrics\n\nServed at `/metrics` on the admin port, beside Prometheus' own \
+            `process_*` metrics. The series of a partition are removed when it is given up.\n\n\
+            | name | labels | meaning |\n| --- | --- | --- |\n"
+                .to_owned();
+        for metric in DEFINITIONS {
+            let Definition { name, help, labels } = metric;
+            text += &format!("| `{name}` | {} | {help} |\n", labels.join(", "));
+        }
+        text
+    }
+
+    #[test]
+    fn the_manual_names_every_metric() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        if std::env::var_os("PGSLUICE_WRITE_DOCS").is_some() {
+            std::fs::write(path, manual()).expect("docs/metrics.md");
+        }
+        let written = std::fs::read_to_string(path).expect("docs/metrics.md");
+        assert_eq!(written, manual(), "run this test with PGSLUICE_WRITE_DOCS=1 and commit");
+    }
+
     #[test]
     fn every_name_carries_our_prefix_and_the_suffix_of_its_kind() {
         for metric in DEFINITIONS {
             assert!(metric.name.starts_with("pgsluice_"), "{}", metric.name);
+            let suffixes = metric.name.matches("_total").count();
+            assert!(suffixes == 0 || metric.name.ends_with("_total"), "{}", metric.name);
             assert!(!metric.help.ends_with('.'), "{}", metric.name);
         }
     }
