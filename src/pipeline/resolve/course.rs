@@ -180,7 +180,7 @@ impl Course {
         // the last event that took effect.
         let row = self.row.take();
         self.row = Some(match row {
-            Some(row) => LedgerRow { position, parked: true, ..row },
+            Some(row) => LedgerRow { position, parked: true, earlier_log: false, ..row },
             None => LedgerRow {
                 version: None,
                 event_id: None,
@@ -208,3 +208,6 @@ impl Course {
         Step::Decided
     }
 }
+
+#[cfg(test)]
+mod tests;

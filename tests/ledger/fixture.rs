@@ -1,0 +1,283 @@
+//! A database with pgsluice's tables, an open session, and short ways to make events and groups.
+
+use std::time::{Duration, Instant};
+
+use pgsluice::config::{self, Config};
+use pgsluice::event::{
+    AggregateKey, AggregateVersion, Change, Content, Envelope, Event, Json, Poison, RouteId, Value,
+    Write,
+};
+use pgsluice::fault::{Fault, FaultKind, SqlState};
+use pgsluice::group::{Failure, Group, GroupKind, GroupReply, OrderingKey, Origin};
+use pgsluice::pipeline::apply::{ApplyContext, apply};
+use pgsluice::pipeline::resolve::{read, resolve};
+use pgsluice::postgres::{FaultPolicy, Session, SessionEnd, migrate};
+use pgsluice::record::{
+    Generation, Offset, OwnerEpoch, Record, SessionId, StreamId, TimestampType, TopicPartition,
+};
+use pgsluice::route::{CompiledAction, CompiledRoute, Plan};
+use pgsluice::store::name::Schema;
+use pgsluice::store::statement::Statements;
+use pgsluice::verdict::{GapPolicy, Reason, Verdict};
+
+use crate::support::postgres::{Database, Postgres};
+
+/// The epoch under which the test owns its streams.
+pub(crate) const EPOCH: OwnerEpoch = OwnerEpoch(7);
+
+/// Which lane a group is given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Fast,
+    Slow,
+}
+
+pub(crate) struct Fixture {
+    pub(crate) database: Database,
+    pub(crate) context: ApplyContext,
+    pub(crate) session: Session,
+    _end: SessionEnd,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Fixture {
+    /// A database with the streams 1 and 2, both ours, and one route for each action.
+    pub(crate) fn new(name: &str, actions: Vec<CompiledAction>) -> Self {
+        Self::with_gaps(name, GapPolicy::Apply, actions)
+    }
+
+    pub(crate) fn with_gaps(name: &str, gaps: GapPolicy, actions: Vec<CompiledAction>) -> Self {
+        let database = Postgres::shared().database(name);
+        let config = configuration(&database);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (session, end) = runtime.block_on(async {
+            migrate::migrate(&config.postgres).await.unwrap();
+            Session::open(&config, SessionId(1), None).await.unwrap()
+        });
+        let routes = actions
+            .into_iter()
+            .zip(0..)
+            .map(|(action, id)| CompiledRoute { id: RouteId(id), action })
+            .collect();
+        let context = ApplyContext {
+            plan: Plan { routes },
+            sink: session.sink,
+            statements: Statements::new(
+                Schema::new(&config.postgres.schema),
+                gaps == GapPolicy::Park,
+            ),
+            notification: config.notification.clone(),
+            gaps,
+            faults: FaultPolicy::default(),
+            deadline: Duration::from_secs(20),
+            clock: Instant::now(),
+        };
+        let fixture = Self { database, context, session, _end: end, runtime };
+        for partition in 0..2 {
+            fixture.database.execute(&format!(
+                "insert into pgsluice.stream_t (sink, topic, partition, owner_epoch)
+                 values ({}, 'topic', {partition}, {})",
+                fixture.session.sink.0, EPOCH.0
+            ));
+        }
+        fixture
+    }
+
+    /// Gives groups to the fast lane, as one statement where they fold alike.
+    pub(crate) fn fast(&self, groups: Vec<Group>) -> Vec<GroupReply> {
+        let done = self.runtime.block_on(apply(self.session.lane(), &self.context, groups));
+        done.into_iter().map(|(_, reply)| reply).collect()
+    }
+
+    /// Gives a group to a lane.
+    pub(crate) fn give(&self, lane: Lane, group: Group) -> GroupReply {
+        match lane {
+            Lane::Fast => self.fast(vec![group]).remove(0),
+            Lane::Slow => self.runtime.block_on(resolve(&self.session, &self.context, group)).1,
+        }
+    }
+
+    /// Gives a group to the slow lane.
+    pub(crate) fn slow(&self, group: Group) -> GroupReply {
+        self.give(Lane::Slow, group)
+    }
+
+    /// The set-based look.
+    pub(crate) fn look(&self, groups: Vec<Group>) -> Vec<GroupReply> {
+        let seen = self.runtime.block_on(read(&self.session, &self.context, groups));
+        seen.into_iter().map(|(_, reply)| reply).collect()
+    }
+
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// The only ledger row as `version|event id|stream|offset|gap|deleted|parked reason|state`.
+    pub(crate) fn ledger(&self) -> String {
+        self.line(
+            "select version, event_id, stream, \"offset\", gap, deleted, parked_reason, state \
+             from pgsluice.aggregate_t",
+        )
+    }
+
+    /// `offset status reason` of every notification of a stream, in order.
+    pub(crate) fn notes(&self, stream: i32) -> Vec<String> {
+        self.lines(&format!(
+            "select \"offset\", status, reason from pgsluice.notification_t \
+             where stream = {stream} order by \"offset\""
+        ))
+    }
+
+    /// `offset disposition reason` of every letter of a stream, in order.
+    pub(crate) fn letters(&self, stream: i32) -> Vec<String> {
+        self.lines(&format!(
+            "select \"offset\", disposition, reason from pgsluice.dead_letter_t \
+             where stream = {stream} order by \"offset\""
+        ))
+    }
+
+    #[track_caller]
+    pub(crate) fn line(&self, sql: &str) -> String {
+        let lines = self.lines(sql);
+        assert_eq!(lines.len(), 1, "one row expected of {sql}: {lines:?}");
+        lines[0].clone()
+    }
+
+    #[track_caller]
+    pub(crate) fn lines(&self, sql: &str) -> Vec<String> {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let join =
+            |row: Vec<Option<String>>| row.into_iter().map(text).collect::<Vec<_>>().join("|");
+        self.database.rows(sql).into_iter().map(join).collect()
+    }
+}
+
+fn configuration(database: &Database) -> Config {
+    let variables = [
+        ("PGSLUICE__KAFKA__BROKERS", "localhost:1".to_owned()),
+        ("PGSLUICE__KAFKA__GROUP", "ledger".to_owned()),
+        ("PGSLUICE__KAFKA__TOPICS", "topic".to_owned()),
+        ("PGSLUICE__POSTGRES__URL", database.url()),
+        ("PGSLUICE__POSTGRES__LANES", "1".to_owned()),
+    ];
+    let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
+    config::load(None, variables).unwrap()
+}
+
+pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document { merge: false };
+pub(crate) const MERGE: CompiledAction = CompiledAction::Document { merge: true };
+
+/// An event of aggregate `Customer/c-1`, whose id follows from its offset.
+pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Event {
+    let aggregate = AggregateKey { aggregate_type: "Customer".into(), id: "c-1".into() };
+    Event {
+        record: Record {
+            partition: TopicPartition { topic: "topic".into(), partition: 0 },
+            offset: Offset(offset),
+            generation: Generation(1),
+            timestamp: Some(1_700_000_000_123),
+            timestamp_type: TimestampType::CreateTime,
+            key: Some(b"c-1"[..].into()),
+            value: Some(b"{}"[..].into()),
+            headers: Vec::new(),
+        },
+        envelope: Envelope {
+            event_id: Some(format!("e{offset}").into()),
+            event_type: Some("Changed".into()),
+            aggregate: Some(aggregate),
+            version: version.map(AggregateVersion),
+            ..Envelope::default()
+        },
+        content,
+    }
+}
+
+pub(crate) fn change(change: Change) -> Content {
+    Content::Write(Write { route: RouteId(0), change })
+}
+
+/// An event whose document says which offset wrote it.
+pub(crate) fn document(offset: i64, version: Option<i64>) -> Event {
+    json(offset, version, &format!(r#"{{"by":{offset}}}"#))
+}
+
+pub(crate) fn json(offset: i64, version: Option<i64>, text: &str) -> Event {
+    event(offset, version, change(Change::Document(Json(text.into()))))
+}
+
+pub(crate) fn delete(offset: i64, version: Option<i64>) -> Event {
+    event(offset, version, change(Change::Delete { key: Box::default(), columns: Box::default() }))
+}
+
+pub(crate) fn poison(offset: i64, version: Option<i64>) -> Event {
+    let reason = Poison { reason: Reason::FieldInvalid, field: Some("value:/total".into()) };
+    event(offset, version, Content::Poison(reason))
+}
+
+/// An upsert of the row with key 1.
+pub(crate) fn upsert(offset: i64, columns: &[Option<Value>]) -> Event {
+    let key = Box::new([Value::Int(1)]);
+    event(offset, Some(offset), change(Change::Upsert { key, columns: columns.into() }))
+}
+
+/// Events of one aggregate from one stream, as a first attempt.
+pub(crate) fn group(stream: i32, events: Vec<Event>) -> Group {
+    let aggregate = events[0].envelope.aggregate.clone();
+    let partition = TopicPartition { topic: "topic".into(), partition: stream - 1 };
+    Group {
+        kind: Group::kind_of(&events[0]).unwrap(),
+        order: aggregate.map_or_else(
+            || OrderingKey::Alone(partition.clone(), events[0].offset().0),
+            OrderingKey::Aggregate,
+        ),
+        origin: Origin {
+            partition,
+            stream: StreamId(stream),
+            epoch: EPOCH,
+            generation: Generation(1),
+        },
+        events,
+        failure: None,
+    }
+}
+
+/// A group of another aggregate.
+pub(crate) fn group_of(id: &str, stream: i32, mut events: Vec<Event>) -> Group {
+    for event in &mut events {
+        event.envelope.aggregate =
+            Some(AggregateKey { aggregate_type: "Customer".into(), id: id.into() });
+    }
+    group(stream, events)
+}
+
+/// The group after its data was found at fault once.
+pub(crate) fn failed_before(group: Group) -> Group {
+    failed_with(group, *b"23514")
+}
+
+pub(crate) fn failed_with(mut group: Group, code: [u8; 5]) -> Group {
+    let mut fault = Fault::new(FaultKind::Server(SqlState(code)));
+    fault.constraint = Some("of_the_target".into());
+    group.failure = Some(Failure { attempts: 1, since: Duration::ZERO, fault });
+    group
+}
+
+pub(crate) fn done(verdicts: &[Verdict]) -> GroupReply {
+    GroupReply::Done { verdicts: verdicts.to_vec(), gap: 0 }
+}
+
+#[track_caller]
+pub(crate) fn failed_code(reply: &GroupReply) -> String {
+    match reply {
+        GroupReply::Failed(fault) => fault.sqlstate().unwrap().to_string(),
+        other => panic!("a failure expected, not {other:?}"),
+    }
+}
+
+/// Kind of a group of skips, for those made by hand.
+pub(crate) fn skips(stream: i32, events: Vec<Event>) -> Group {
+    let mut skips = group(stream, events);
+    skips.order = OrderingKey::Skips(skips.origin.partition.clone());
+    skips.kind = GroupKind::Skip;
+    skips
+}

@@ -1,0 +1,230 @@
+//! What the slow lane does with data that cannot be applied: dead letter, parking, ownership.
+
+use pgsluice::event::Value;
+use pgsluice::group::GroupReply;
+use pgsluice::record::{Header, OwnerEpoch};
+use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
+use pgsluice::verdict::Verdict;
+
+use crate::fixture::{
+    DOCUMENT, Fixture, document, done, failed_before, failed_code, failed_with, group, poison,
+    upsert,
+};
+
+/// A table whose column `parent` has a deferred foreign key, and `amount` a check.
+fn child_route() -> CompiledAction {
+    let column = |name: &str, ty| Column { name: name.into(), ty };
+    CompiledAction::Upsert(Target {
+        schema: "public".into(),
+        table: "child".into(),
+        key: vec![column("id", ColumnType::Int8)],
+        columns: vec![column("parent", ColumnType::Int8), column("amount", ColumnType::Numeric)],
+    })
+}
+
+fn with_child_table(name: &str) -> Fixture {
+    let fixture = Fixture::new(name, vec![child_route()]);
+    fixture.database.execute(
+        "create table parent (id bigint primary key);
+         insert into parent values (1);
+         create table child (
+             id bigint primary key,
+             parent bigint references parent deferrable initially deferred,
+             amount numeric constraint positive check (amount > 0))",
+    );
+    fixture
+}
+
+fn child(offset: i64, parent: i64, amount: &str) -> pgsluice::event::Event {
+    upsert(offset, &[Some(Value::Int(parent)), Some(Value::Text(amount.into()))])
+}
+
+const ENDED_BY_POISON: [Verdict; 4] =
+    [Verdict::Applied, Verdict::DeadLettered, Verdict::Parked, Verdict::Parked];
+
+#[test]
+fn the_good_beginning_commits_with_the_letter_of_the_event_that_ended_it() {
+    let fixture = with_child_table("poison_prefix");
+    let events =
+        || vec![child(5, 1, "1.50"), child(6, 1, "-1"), child(7, 1, "2"), child(8, 1, "3")];
+    // WHEN the data fails for the first time, nothing is decided and nothing is left behind
+    let first = fixture.slow(group(1, events()));
+    assert_eq!(failed_code(&first), "23514");
+    assert_eq!(fixture.lines("select 1 from pgsluice.aggregate_t"), [""; 0]);
+    // WHEN it fails again
+    assert_eq!(fixture.slow(failed_before(group(1, events()))), done(&ENDED_BY_POISON));
+    assert_eq!(fixture.line("select id, parent, amount from child"), "1|1|1.50");
+    assert_eq!(
+        fixture.letters(1),
+        ["6|poison|constraint_violation", "7|parked|aggregate_parked", "8|parked|aggregate_parked"]
+    );
+    assert_eq!(
+        fixture.line(
+            "select sqlstate, constraint_name, attempts, aggregate_type, aggregate_id, \
+             aggregate_version, event_id, event_type, published_at from pgsluice.dead_letter_t \
+             where \"offset\" = 6"
+        ),
+        "23514|positive|2|Customer|c-1|6|e6|Changed|-"
+    );
+    assert_eq!(fixture.ledger(), "5|e5|1|8|0|f|constraint_violation|-");
+    assert_eq!(
+        fixture.notes(1),
+        [
+            "5|APPLIED|-",
+            "6|DEAD_LETTERED|constraint_violation",
+            "7|PARKED|aggregate_parked",
+            "8|PARKED|aggregate_parked"
+        ]
+    );
+    assert_eq!(
+        fixture.line("select sqlstate, error from pgsluice.notification_t where \"offset\" = 6"),
+        "23514|constraint violation: sqlstate 23514, constraint positive, table public.child"
+    );
+}
+
+#[test]
+fn a_deferred_constraint_is_found_before_commit() {
+    let fixture = with_child_table("poison_deferred");
+    let events = || vec![child(5, 1, "1"), child(6, 404, "1"), child(7, 1, "2"), child(8, 1, "3")];
+    let first = fixture.slow(group(1, events()));
+    assert_eq!(failed_code(&first), "23503");
+    assert_eq!(fixture.slow(failed_before(group(1, events()))), done(&ENDED_BY_POISON));
+    assert_eq!(fixture.line("select parent from child"), "1");
+    assert_eq!(
+        fixture.line("select constraint_name from pgsluice.dead_letter_t where \"offset\" = 6"),
+        "child_parent_fkey"
+    );
+}
+
+#[test]
+fn a_second_failure_of_another_kind_is_no_verdict_yet() {
+    let fixture = with_child_table("poison_kind");
+    // GIVEN a group that failed before, but for want of a lock
+    let locked = failed_with(group(1, vec![child(5, 1, "-1")]), *b"55P03");
+    assert_eq!(failed_code(&fixture.slow(locked)), "23514");
+    assert_eq!(fixture.letters(1), [""; 0]);
+}
+
+#[test]
+fn what_an_operator_can_mend_is_never_a_letter() {
+    let fixture = with_child_table("poison_halt");
+    fixture.database.execute("drop table child");
+    let reply = fixture.slow(failed_before(group(1, vec![child(5, 1, "1")])));
+    assert_eq!(failed_code(&reply), "42P01");
+    assert_eq!(fixture.letters(1), [""; 0]);
+    // the connection is usable again
+    assert_eq!(
+        failed_code(&fixture.slow(failed_before(group(1, vec![child(5, 1, "1")])))),
+        "42P01"
+    );
+}
+
+#[test]
+fn who_lost_the_stream_writes_no_letter_and_parks_nothing() {
+    let fixture = with_child_table("poison_owner");
+    fixture.database.execute("update pgsluice.stream_t set owner_epoch = owner_epoch + 1");
+    let events = vec![child(5, 1, "1"), child(6, 1, "-1"), child(7, 1, "1")];
+    assert_eq!(fixture.slow(failed_before(group(1, events))), GroupReply::NotOwner);
+    assert_eq!(fixture.letters(1), [""; 0]);
+    // what the new owner would have applied all the same is applied
+    assert_eq!(fixture.ledger(), "5|e5|1|5|0|f|-|-");
+    assert_eq!(fixture.notes(1), ["5|APPLIED|-"]);
+    let mut older = group(2, vec![poison(5, None)]);
+    older.origin.epoch = OwnerEpoch(6);
+    assert_eq!(fixture.slow(older), GroupReply::NotOwner);
+}
+
+#[test]
+fn a_commit_that_the_server_turned_into_a_rollback_is_a_failure() {
+    let fixture = with_child_table("poison_rollback");
+    // GIVEN a letter that cannot be written, which the driver reports with a COMMIT that succeeds
+    fixture.database.execute(
+        "create function refuse() returns trigger language plpgsql as
+         $$ begin raise exception using errcode = 'P0001'; end $$;
+         create trigger refuse before insert on pgsluice.dead_letter_t
+         for each row execute function refuse()",
+    );
+    let events = vec![child(5, 1, "1"), child(6, 1, "-1")];
+    assert_eq!(failed_code(&fixture.slow(failed_before(group(1, events)))), "P0001");
+    assert_eq!(fixture.lines("select 1 from child"), [""; 0]);
+    assert_eq!(fixture.lines("select 1 from pgsluice.aggregate_t"), [""; 0]);
+}
+
+#[test]
+fn a_first_event_that_cannot_be_read_parks_an_aggregate_without_version() {
+    let fixture = Fixture::new("poison_first", vec![DOCUMENT]);
+    let verdicts = [Verdict::DeadLettered];
+    assert_eq!(fixture.slow(group(1, vec![poison(5, Some(1))])), done(&verdicts));
+    assert_eq!(fixture.ledger(), "-|-|1|5|0|f|field_invalid|-");
+    assert_eq!(
+        fixture.line("select error from pgsluice.notification_t"),
+        "field invalid: value:/total"
+    );
+    assert_eq!(fixture.slow(group(1, vec![poison(5, Some(1))])), done(&[Verdict::Duplicate]));
+    assert_eq!(fixture.slow(group(1, vec![document(6, Some(2))])), done(&[Verdict::Parked]));
+    assert_eq!(fixture.letters(1), ["5|poison|field_invalid", "6|parked|aggregate_parked"]);
+}
+
+#[test]
+fn poison_without_an_aggregate_is_a_letter_and_nothing_else() {
+    let fixture = Fixture::new("poison_alone", vec![DOCUMENT]);
+    let mut unknown = poison(5, None);
+    unknown.envelope.aggregate = None;
+    assert_eq!(fixture.slow(group(1, vec![unknown.clone()])), done(&[Verdict::DeadLettered]));
+    assert_eq!(fixture.slow(group(1, vec![unknown])), done(&[Verdict::Duplicate]));
+    assert_eq!(fixture.letters(1), ["5|poison|field_invalid"]);
+    assert_eq!(fixture.lines("select 1 from pgsluice.aggregate_t"), [""; 0]);
+}
+
+#[test]
+fn an_aggregate_id_that_no_index_takes_is_a_letter_all_the_same() {
+    let fixture = Fixture::new("poison_id", vec![DOCUMENT]);
+    for (offset, id) in [(5, "a\0b".to_owned()), (6, "x".repeat(5_000))] {
+        let mut event = poison(offset, None);
+        let mut key = event.envelope.aggregate.clone().unwrap();
+        key.id = id.into();
+        event.envelope.aggregate = Some(key);
+        assert_eq!(fixture.slow(group(1, vec![event])), done(&[Verdict::DeadLettered]));
+    }
+    assert_eq!(fixture.letters(1), ["5|poison|field_invalid", "6|poison|field_invalid"]);
+}
+
+#[test]
+fn a_letter_keeps_the_record_byte_for_byte() {
+    let fixture = Fixture::new("poison_bytes", vec![DOCUMENT]);
+    let header = |name: &str, value: Option<&[u8]>| Header {
+        name: name.into(),
+        value: value.map(Into::into),
+    };
+    let mut nothing = poison(5, None);
+    nothing.record.key = None;
+    nothing.record.value = None;
+    nothing.record.timestamp = None;
+    let mut empty = poison(6, None);
+    empty.record.key = Some(Box::default());
+    empty.record.value = Some(Box::default());
+    empty.record.headers =
+        vec![header("a", Some(b"\xff\x00")), header("b", None), header("a", Some(b""))];
+    let verdicts = [Verdict::DeadLettered, Verdict::Parked];
+    assert_eq!(fixture.slow(group(1, vec![nothing, empty])), done(&verdicts));
+    assert_eq!(
+        fixture.lines(
+            "select key, value, record_ts, timestamp_type, headers from pgsluice.dead_letter_t \
+             order by \"offset\""
+        ),
+        [
+            r"-|-|-|CreateTime|[]",
+            r#"\x|\x|1700000000123|CreateTime|[["a", "/wA="], ["b", null], ["a", ""]]"#
+        ]
+    );
+}
+
+#[test]
+fn a_constraint_named_by_the_server_shows_no_value_anywhere() {
+    let fixture = with_child_table("poison_leak");
+    let canary = "-77712345";
+    let events = vec![child(5, 1, canary)];
+    assert_eq!(fixture.slow(failed_before(group(1, events))), done(&[Verdict::DeadLettered]));
+    let shown = fixture.line("select n::text from pgsluice.notification_t as n");
+    assert!(!shown.contains("77712345"), "{shown}");
+}
