@@ -12,6 +12,8 @@ use crate::record::{Anchor, NextOffset, Offset, Record};
 pub struct Frontier {
     next: NextOffset,
     anchor: Option<Anchor>,
+    /// The consumer has delivered everything before this position.
+    delivered: NextOffset,
     entries: VecDeque<Entry>,
     unfinished: usize,
     #[cfg(test)]
@@ -31,6 +33,7 @@ impl Frontier {
         Self {
             next,
             anchor,
+            delivered: next,
             entries: VecDeque::new(),
             unfinished: 0,
             #[cfg(test)]
@@ -91,13 +94,20 @@ impl Frontier {
             self.next = anchor.offset.next();
             self.anchor = Some(anchor);
         }
+        self.follow_consumer();
     }
 
-    /// Moves to the consumer's position, which may lie beyond the last record because
-    /// transaction markers take offsets. Ignored while anything is unfinished.
+    /// Takes note of the consumer's position, which may lie beyond the last record because
+    /// transaction markers take offsets. Counts as soon as nothing is unfinished: the consumer
+    /// tells a position once.
     pub fn skip_to(&mut self, position: NextOffset) {
-        if self.unfinished == 0 && position > self.next {
-            self.next = position;
+        self.delivered = self.delivered.max(position);
+        self.follow_consumer();
+    }
+
+    fn follow_consumer(&mut self) {
+        if self.unfinished == 0 {
+            self.next = self.next.max(self.delivered);
         }
     }
 
@@ -161,8 +171,7 @@ mod tests {
         frontier.skip_to(NextOffset(2));
         assert_eq!(frontier.next(), NextOffset(0));
         frontier.finish(&record(0));
-        frontier.skip_to(NextOffset(2));
-        assert_eq!(frontier.next(), NextOffset(2));
+        assert_eq!(frontier.next(), NextOffset(2), "told once, remembered");
         assert_eq!(frontier.anchor().map(|a| a.offset), Some(Offset(0)));
         frontier.skip_to(NextOffset(1));
         assert_eq!(frontier.next(), NextOffset(2), "never moves back");
