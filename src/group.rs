@@ -26,7 +26,7 @@ pub enum OrderingKey {
     Aggregate(AggregateKey),
     /// Skipped records of one partition: they only leave notifications.
     Skips(TopicPartition),
-    /// A poisoned record whose aggregate cannot be told.
+    /// A poisoned record whose aggregate cannot be told, or that no route matches.
     Alone(TopicPartition, i64),
 }
 

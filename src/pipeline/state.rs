@@ -449,15 +449,18 @@ impl Drain {
     }
 }
 
-/// What an event is ordered by.
+/// What an event is ordered by. What no route matches is dead-lettered alone, although its
+/// aggregate can be told: nobody said that the aggregate concerns us.
 fn ordering_key(event: &Event, kind: GroupKind) -> OrderingKey {
     let partition = &event.record.partition;
+    let unmatched =
+        matches!(&event.content, Content::Poison(poison) if poison.reason == Reason::Unmatched);
     match (&event.envelope.aggregate, kind) {
         (_, GroupKind::Skip) => OrderingKey::Skips(partition.clone()),
-        (Some(aggregate), GroupKind::Write(_) | GroupKind::Poison) => {
+        (Some(aggregate), GroupKind::Write(_) | GroupKind::Poison) if !unmatched => {
             OrderingKey::Aggregate(aggregate.clone())
         }
-        (None, GroupKind::Write(_) | GroupKind::Poison) => {
+        (Some(_) | None, GroupKind::Write(_) | GroupKind::Poison) => {
             OrderingKey::Alone(partition.clone(), event.offset().0)
         }
     }
