@@ -198,9 +198,7 @@ impl State {
             }
             Input::Polled(events) => events.into_iter().for_each(|event| self.on_event(event)),
             Input::Positioned { partition, generation, next } => {
-                if let Some(reading) = self.reading(&partition, generation) {
-                    reading.frontier.skip_to(next);
-                }
+                self.on_positioned(&partition, generation, next);
             }
             Input::LogChanged { partition, generation } => {
                 if let Some(reading) = self.reading(&partition, generation) {
@@ -331,6 +329,24 @@ impl State {
         let wanted =
             partition.halt_when_finished.is_none() && partition.frontier.deliver(event.offset());
         partition.origin.clone().filter(|_| wanted)
+    }
+
+    /// The consumer's position counts only while every delivered record is accepted: it also
+    /// covers records that [`Self::accept`] turned away, and those have no outcome.
+    fn on_positioned(
+        &mut self,
+        partition: &TopicPartition,
+        generation: Generation,
+        next: NextOffset,
+    ) {
+        if self.drain != Drain::No {
+            return;
+        }
+        if let Some(reading) = self.reading(partition, generation)
+            && reading.halt_when_finished.is_none()
+        {
+            reading.frontier.skip_to(next);
+        }
     }
 
     /// The configuration says to stop at this record: nothing after it is accepted, and the
