@@ -134,6 +134,9 @@ pub struct State {
     retries: Vec<(Duration, Group)>,
     fast_in_flight: usize,
     slow_in_flight: usize,
+    /// Weight of the groups in flight. They are lost with their session: whether a lane still
+    /// gives them back is not to be relied on.
+    weight_in_flight: usize,
     advancing: Option<Advancing>,
     advanced_at: Option<Duration>,
     drain: Drain,
@@ -177,6 +180,7 @@ impl State {
             retries: Vec::new(),
             fast_in_flight: 0,
             slow_in_flight: 0,
+            weight_in_flight: 0,
             advancing: None,
             advanced_at: None,
             drain: Drain::No,

@@ -24,6 +24,7 @@ impl State {
         let groups = self.to_read.drain(..).chain(self.to_resolve.drain(..));
         freed += groups.map(|g| g.weight()).sum::<usize>();
         freed += self.retries.drain(..).map(|(_, g)| g.weight()).sum::<usize>();
+        freed += std::mem::take(&mut self.weight_in_flight);
         self.free(freed);
         self.fast_in_flight = 0;
         self.slow_in_flight = 0;

@@ -17,9 +17,7 @@ impl State {
         groups: Vec<(Group, GroupReply)>,
     ) {
         if !self.current_session(session) {
-            // The session is gone, and with it the keys and counts of its groups.
-            let weight = groups.iter().map(|(group, _)| group.weight()).sum();
-            self.free(weight);
+            // The session is gone, and with it the keys, counts and weight of its groups.
             return;
         }
         let in_flight = match lane {
@@ -28,6 +26,7 @@ impl State {
         };
         *in_flight = in_flight.saturating_sub(1);
         for (group, reply) in groups {
+            self.weight_in_flight = self.weight_in_flight.saturating_sub(group.weight());
             self.settle(session, lane, group, reply);
         }
     }

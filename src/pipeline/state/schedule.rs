@@ -154,6 +154,7 @@ impl State {
     }
 
     fn count_in_flight(&mut self, group: &Group) {
+        self.weight_in_flight += group.weight();
         if let Some(p) = self.current(&group.origin.partition, group.origin.generation) {
             p.in_flight += 1;
         }
