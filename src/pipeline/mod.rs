@@ -12,3 +12,6 @@ pub mod poll;
 pub mod queue;
 pub mod resolve;
 pub mod state;
+
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,214 @@
+//! Hard cases, scripted against the same models: who moves is still drawn, what goes wrong is not.
+
+use super::checker::Violation;
+use super::model_sessions::ProcessId;
+use super::scheduler::{Removed, World};
+use super::swarm::{Rng, Swarm};
+use super::workload::{Draft, Meaning, Target, Workload};
+use crate::pipeline::input::Input;
+use crate::verdict::Verdict;
+
+/// A world without faults in which `work` stands in Kafka from the start.
+fn world(work: Workload, processes: usize) -> World {
+    let swarm = Swarm::quiet(work.logs.len(), processes);
+    let mut world = World::new(swarm, work, Rng::new(7), Removed::NOTHING);
+    world.held_back = 0;
+    world.broker.visible = world.work.logs.iter().map(Vec::len).collect();
+    world
+}
+
+/// One versioned aggregate with this many events in one partition.
+fn one_aggregate(events: i64) -> Workload {
+    let mut work = Workload::new(1);
+    let aggregate = work.aggregate(true, [0, 0]);
+    for version in 1..=events {
+        work.append(0, Draft::write(aggregate, Some(version)));
+    }
+    work
+}
+
+fn finished(world: &World, verdict: Verdict) -> u64 {
+    let at = Verdict::ALL.iter().position(|v| *v == verdict).unwrap();
+    world.tally.finished[at]
+}
+
+/// A process holds an answer about groups that its coordinator has not seen.
+fn unread_reply(world: &World) -> bool {
+    world.processes.iter().any(|p| p.inbox.iter().any(|i| matches!(i, Input::Replied { .. })))
+}
+
+fn finish(world: &mut World) -> Result<(), Violation> {
+    world.run_until("everything is finished and mirrored", World::caught_up)?;
+    world.drain_and_conclude()
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_takes_effect_once() -> Result<(), Violation> {
+    let mut world = world(one_aggregate(3), 1);
+    // GIVEN a group that was committed, and an answer nobody has seen.
+    world.run_until("a group is committed", unread_reply)?;
+    // WHEN the session breaks, and the answer is lost with it.
+    let session = world.processes[0].session.unwrap();
+    world.break_session(0, session);
+    finish(&mut world)?;
+    // THEN the records are read again, found settled, and took effect once.
+    assert_eq!(world.server.db.tables.effects, [1, 1, 1]);
+    assert!(finished(&world, Verdict::Duplicate) > 0);
+    Ok(())
+}
+
+#[test]
+fn a_commit_that_a_crash_takes_back_is_made_again() -> Result<(), Violation> {
+    let mut world = world(one_aggregate(3), 1);
+    // GIVEN a group that its coordinator knows to be applied, and no barrier since.
+    world.run_until("a group is finished", |w| finished(w, Verdict::Applied) > 0)?;
+    // WHEN the server crashes and forgets it.
+    while world.server.db.tables.effects.contains(&1) {
+        world.crash();
+    }
+    finish(&mut world)?;
+    // THEN it was applied again, and nothing was passed over.
+    assert_eq!(world.server.db.tables.effects, [1, 1, 1]);
+    Ok(())
+}
+
+#[test]
+fn a_revocation_waits_for_the_group_in_flight_and_its_progress() -> Result<(), Violation> {
+    let mut world = world(one_aggregate(3), 2);
+    // GIVEN a group in flight.
+    world.run_until("a group is committed", unread_reply)?;
+    let reader = world.broker.owner[0].unwrap();
+    let at = world.find(reader).unwrap();
+    // WHEN the group protocol gives the partition to the other process.
+    let input = world.broker.revoke(reader, vec![0], world.now * 100, false);
+    world.processes[at].consumer.told.push_back(input);
+    let other = world.processes.iter().map(|p| p.id).find(|id| *id != reader);
+    world.broker.wanted[0] = other;
+    world.run_until("the partition is handed over", |w| w.broker.owner[0] != Some(reader))?;
+    // THEN what was in flight is finished and durable before the other one reads.
+    let applied = world.server.db.tables.effects.iter().filter(|e| **e == 1).count();
+    assert!(applied > 0);
+    assert_eq!(world.server.db.tables.streams[0].next, applied as i64);
+    finish(&mut world)?;
+    assert_eq!(finished(&world, Verdict::Duplicate), 0, "a clean handover reads nothing twice");
+    Ok(())
+}
+
+/// Stops the process that reads partition 0 with an unread answer, and lets another one take over.
+fn zombie(world: &mut World) -> Result<ProcessId, Violation> {
+    world.run_until("a group is committed", unread_reply)?;
+    let zombie = world.broker.owner[0].unwrap();
+    let at = world.find(zombie).unwrap();
+    world.processes[at].stopped = true;
+    world.run_until("the other process has taken over", |w| {
+        w.broker.owner[0].is_some_and(|owner| owner != zombie) && w.caught_up()
+    })?;
+    Ok(zombie)
+}
+
+#[test]
+fn a_process_stopped_for_long_moves_nothing_when_it_goes_on() -> Result<(), Violation> {
+    let mut world = world(one_aggregate(3), 2);
+    // GIVEN a process that was stopped (SIGSTOP) with its answers unread, and a successor that
+    // has finished everything.
+    let zombie = zombie(&mut world)?;
+    let before = world.server.db.tables.streams[0].clone();
+    // WHEN it goes on and looks at its answers before it learns that the partition is gone.
+    let at = world.find(zombie).unwrap();
+    world.processes[at].stopped = false;
+    let unheard = std::mem::take(&mut world.processes[at].consumer.told);
+    world.run_until("its barrier is refused", |w| w.tally.fenced > 0)?;
+    // THEN the owner and its progress are untouched.
+    let after = &world.server.db.tables.streams[0];
+    assert_eq!((after.epoch, after.next), (before.epoch, before.next));
+    let at = world.find(zombie).unwrap();
+    world.processes[at].consumer.told = unheard;
+    finish(&mut world)
+}
+
+#[test]
+fn a_poison_event_parks_what_follows_and_delays_nobody_else() -> Result<(), Violation> {
+    // GIVEN a poison event in the middle of one aggregate, and another aggregate behind it.
+    let mut work = Workload::new(1);
+    let (ill, well) = (work.aggregate(true, [0, 0]), work.aggregate(true, [0, 0]));
+    work.append(0, Draft::write(ill, Some(1)));
+    work.append(0, Draft::write(ill, Some(2)).target(Target::Refuses));
+    work.append(0, Draft::write(ill, Some(3)));
+    work.append(0, Draft::write(well, Some(1)));
+    let mut world = world(work, 1);
+    // WHEN everything is read.
+    finish(&mut world)?;
+    // THEN one record is dead-lettered, the next one of its aggregate parked, the rest applied.
+    let notes: Vec<_> = world.server.db.tables.notes.iter().map(|note| note.unwrap()).collect();
+    assert_eq!(notes, [Verdict::Applied, Verdict::DeadLettered, Verdict::Parked, Verdict::Applied]);
+    Ok(())
+}
+
+#[test]
+fn a_missing_table_halts_the_partition_until_it_is_there() -> Result<(), Violation> {
+    let mut work = Workload::new(1);
+    let aggregate = work.aggregate(true, [0, 0]);
+    work.append(0, Draft::write(aggregate, Some(1)).target(Target::MissingUntilMended));
+    work.append(0, Draft::write(aggregate, Some(2)));
+    let mut world = world(work, 1);
+    // GIVEN a target table that is missing: the partition halts, again and again.
+    world.run_until("the partition halts", |w| w.tally.halted > 0)?;
+    for _ in 0..500 {
+        world.step();
+        world.verdict()?;
+    }
+    assert_eq!(world.server.db.tables.streams[0].next, 0);
+    // WHEN the operator creates it.
+    world.server.db.mended = true;
+    finish(&mut world)?;
+    // THEN everything was applied and nothing dead-lettered (INV-7).
+    assert_eq!(finished(&world, Verdict::Applied), 2);
+    assert_eq!(world.server.db.tables.letters, [None, None]);
+    Ok(())
+}
+
+#[test]
+fn progress_reaches_the_end_of_a_log_that_ends_in_a_marker() -> Result<(), Violation> {
+    let mut work = one_aggregate(2);
+    work.marker(0);
+    let mut world = world(work, 1);
+    finish(&mut world)?;
+    assert_eq!(world.server.db.tables.streams[0].next, 3);
+    Ok(())
+}
+
+#[test]
+fn records_that_arrive_while_draining_are_left_for_the_next_start() -> Result<(), Violation> {
+    let mut work = one_aggregate(2);
+    work.marker(0);
+    let mut world = world(work, 1);
+    // GIVEN a process that is told to drain while records are on their way to it.
+    world.run_until("records are delivered", |w| {
+        w.processes
+            .iter()
+            .any(|p| p.consumer.told.iter().any(|input| matches!(input, Input::Polled(_))))
+    })?;
+    world.processes[0].draining = true;
+    world.give(0, Input::Drain);
+    world.swarm.processes = 0;
+    world.run_until("it has drained", |w| w.processes.is_empty())?;
+    // THEN nothing was passed over, and the next start finishes it.
+    assert_eq!(world.server.db.tables.streams[0].next, 0);
+    world.swarm.processes = 1;
+    finish(&mut world)?;
+    assert_eq!(finished(&world, Verdict::Applied), 2);
+    Ok(())
+}
+
+#[test]
+fn what_no_route_matches_is_dead_lettered_alone() -> Result<(), Violation> {
+    let mut work = Workload::new(1);
+    let aggregate = work.aggregate(true, [0, 0]);
+    work.append(0, Draft::write(aggregate, Some(1)).meaning(Meaning::Unmatched));
+    work.append(0, Draft::write(aggregate, Some(2)));
+    let mut world = world(work, 1);
+    finish(&mut world)?;
+    let notes: Vec<_> = world.server.db.tables.notes.iter().map(|note| note.unwrap()).collect();
+    assert_eq!(notes, [Verdict::DeadLettered, Verdict::Applied]);
+    Ok(())
+}
