@@ -142,6 +142,8 @@ pub enum ProduceFault {
     Delivered,
     /// The record itself is refused: publish a pointer to it instead.
     Record,
+    /// The broker refuses the record's timestamp: publish it with the current time.
+    Timestamp,
     /// The producer is spent (an idempotence error): make a new one and send again.
     NewClient,
     /// Send again later. Letters stay in the table, so this holds for everything else, an
@@ -156,8 +158,8 @@ pub fn on_produce(code: Code) -> ProduceFault {
         Code::MessageSizeTooLarge
         | Code::MessageBatchTooLarge
         | Code::InvalidMessageSize
-        | Code::InvalidTimestamp
         | Code::InvalidRecord => ProduceFault::Record,
+        Code::InvalidTimestamp => ProduceFault::Timestamp,
         Code::Fatal
         | Code::GaplessGuarantee
         | Code::OutOfOrderSequenceNumber
@@ -233,7 +235,7 @@ mod tests {
         for (code, _, wanted) in golden() {
             let found = on_produce(code);
             let right = match wanted {
-                "EVENT" => found == ProduceFault::Record,
+                "EVENT" => matches!(found, ProduceFault::Record | ProduceFault::Timestamp),
                 "NEWCLIENT" => found == ProduceFault::NewClient,
                 _ => found != ProduceFault::Record,
             };

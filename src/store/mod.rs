@@ -10,5 +10,6 @@ pub mod name;
 pub mod notification;
 pub mod parameter;
 pub mod progress;
+pub mod publication;
 pub mod query;
 pub mod statement;
