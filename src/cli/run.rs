@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::config::Config;
+use crate::pipeline;
 use crate::supervisor::{Criticality, ExitReason, Supervisor};
 use crate::telemetry::{Telemetry, init_logs};
 
@@ -50,7 +51,7 @@ fn start(config: Config) -> Result<ExitReason, (ExitReason, anyhow::Error)> {
     let tasks = LocalSet::new();
     Ok(tasks.block_on(&runtime, async move {
         let mut supervisor = Supervisor::new(end);
-        let pipeline = Box::pin(pipeline_run(config, telemetry, drain));
+        let pipeline = Box::pin(pipeline::run(config, telemetry, drain));
         supervisor.spawn("pipeline", Criticality::Critical, pipeline);
         supervisor.join(GRACE).await
     }))
@@ -103,13 +104,4 @@ async fn next_signal(terminate: &mut Signal, interrupt: &mut Signal) -> &'static
 #[expect(clippy::exit, reason = "the pipeline's thread may be stuck and cannot be asked")]
 fn end_now(reason: ExitReason) -> ! {
     std::process::exit(i32::from(reason.code()))
-}
-
-/// Stands in for `crate::pipeline::run` until that exists: one line to connect.
-fn pipeline_run(
-    _config: Config,
-    _telemetry: Telemetry,
-    _drain: CancellationToken,
-) -> impl Future<Output = ExitReason> {
-    std::future::ready(ExitReason::Bug)
 }

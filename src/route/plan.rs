@@ -4,7 +4,7 @@
 use crate::event::RouteId;
 
 /// All routes, in the order of the configuration; the last one is the default document route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// The compiled routes; `routes[i].id == RouteId(i)`.
     pub routes: Vec<CompiledRoute>,
@@ -18,7 +18,7 @@ impl Plan {
 }
 
 /// One route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CompiledRoute {
     /// Its position.
     pub id: RouteId,
@@ -27,7 +27,7 @@ pub struct CompiledRoute {
 }
 
 /// What a route does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum CompiledAction {
     /// Nothing: SKIPPED.
     Skip,
@@ -46,7 +46,7 @@ pub enum CompiledAction {
 }
 
 /// A user's table, with the columns a route writes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// Schema, as in the catalog (unquoted).
     pub schema: String,
@@ -59,7 +59,7 @@ pub struct Target {
 }
 
 /// A column of a target.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Column {
     /// Name, as in the catalog (unquoted).
     pub name: String,

@@ -14,7 +14,10 @@ mod status;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rdkafka::error::RDKafkaErrorCode;
+
 use crate::fault::Fault;
+use crate::kafka::faults::PollFault;
 use crate::record::{SessionId, TopicPartition};
 
 use letters::LetterCount;
@@ -150,6 +153,22 @@ impl Telemetry {
             error = code,
             "dead letters could not be published; they are kept and tried again"
         );
+    }
+
+    /// No broker can be reached; what is in memory goes on to the database.
+    pub fn kafka_unreachable(&self) {
+        tracing::warn!(event = "kafka_unreachable", "no broker can be reached; trying on");
+    }
+
+    /// A broker answers again.
+    pub fn kafka_reachable(&self) {
+        tracing::info!(event = "kafka_reachable", "a broker answers again");
+    }
+
+    /// An error of the Kafka client that does not mend itself unseen.
+    pub fn kafka_trouble(&self, code: RDKafkaErrorCode, fault: PollFault) {
+        let class = format!("{fault:?}");
+        tracing::warn!(event = "kafka_trouble", %code, class, "the Kafka client reports an error");
     }
 
     fn lock_status(&self) -> MutexGuard<'_, Status> {

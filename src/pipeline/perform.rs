@@ -1,0 +1,220 @@
+//! Performs the coordinator's actions. Each becomes work that ends in an [`Outcome`]; nothing is
+//! decided here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::{Config, Migrate, OnGap};
+use crate::fault::{Fault, FaultKind};
+use crate::group::{Group, GroupReply};
+use crate::kafka::positions::Positions;
+use crate::postgres::migrate::{self, MigrateError};
+use crate::postgres::{FaultPolicy, OpenError, Session, SessionEnd};
+use crate::record::{Generation, SessionId, TopicPartition};
+use crate::route::{Catalog, Plan};
+use crate::store::name::Schema;
+use crate::store::statement::Statements;
+use crate::verdict::GapPolicy;
+
+use super::advance::{self, TakeRequest};
+use super::apply::{self, ApplyContext};
+use super::input::{Input, Lane, TakeReply};
+use super::resolve;
+
+/// How long Kafka may take to tell its positions before the take is asked for again.
+const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What became of a piece of work.
+pub(super) enum Outcome {
+    /// Something the coordinator wants to know.
+    Input(Input),
+    /// A session is ready to be used.
+    Opened(Opened),
+    /// A session could not be opened.
+    NotOpened(SessionId, OpenFailure),
+}
+
+/// A session with what is compiled for it.
+pub(super) struct Opened {
+    pub(super) session: Arc<Session>,
+    pub(super) end: SessionEnd,
+    pub(super) context: Arc<ApplyContext>,
+}
+
+/// Why there is no session.
+pub(super) enum OpenFailure {
+    /// The tables of pgsluice itself.
+    Tables(MigrateError),
+    /// The connection.
+    Connection(OpenError),
+    /// The targets of routes, as sentences for an operator.
+    Routes(Vec<String>),
+}
+
+impl OpenFailure {
+    /// The fault to go on with.
+    pub(super) fn fault(self) -> Fault {
+        match self {
+            Self::Tables(MigrateError::Database(fault)) => fault,
+            Self::Tables(_) => Fault::new(FaultKind::Bug("pgsluice's tables cannot be used")),
+            Self::Connection(error) => error.into_fault(),
+            Self::Routes(_) => Fault::new(FaultKind::Bug("a route does not fit its table")),
+        }
+    }
+}
+
+/// What the work needs to know; shared by all of it.
+pub(super) struct Surroundings {
+    pub(super) config: Arc<Config>,
+    pub(super) positions: Arc<Positions>,
+    /// Where the coordinator's clock began.
+    pub(super) clock: Instant,
+    /// Names this process in `stream_t.owner`, for people.
+    pub(super) owner: Box<str>,
+}
+
+/// Opens a session after a while: our own tables, the connections, the routes' targets.
+pub(super) async fn open(around: Arc<Surroundings>, id: SessionId, after: Duration) -> Outcome {
+    tokio::time::sleep(after).await;
+    match try_open(&around, id).await {
+        Ok(opened) => Outcome::Opened(opened),
+        Err(failure) => Outcome::NotOpened(id, failure),
+    }
+}
+
+async fn try_open(around: &Surroundings, id: SessionId) -> Result<Opened, OpenFailure> {
+    let config = &around.config;
+    let tables = match config.postgres.migrate {
+        Migrate::Auto => migrate::migrate(&config.postgres).await.map(|_| ()),
+        Migrate::Verify => migrate::verify(&config.postgres).await.map(|_| ()),
+    };
+    tables.map_err(OpenFailure::Tables)?;
+    let positions = Arc::clone(&around.positions);
+    // Unknown while no broker answers; then there is nothing to read either.
+    let cluster = blocking(move || positions.cluster_id(POSITIONS_TIMEOUT)).await.flatten();
+    let (session, end) =
+        Session::open(config, id, cluster.as_deref()).await.map_err(OpenFailure::Connection)?;
+    let plan = compile(config, &session).await?;
+    let gaps = gap_policy(config);
+    let park_gaps = gaps == GapPolicy::Park;
+    let context = ApplyContext {
+        statements: Statements::new(Schema::new(&config.postgres.schema), park_gaps),
+        plan,
+        sink: session.sink,
+        notification: config.notification.clone(),
+        gaps,
+        faults: FaultPolicy::default(),
+        deadline: config.postgres.deadline,
+        clock: around.clock.into_std(),
+    };
+    Ok(Opened { session: Arc::new(session), end, context: Arc::new(context) })
+}
+
+async fn compile(config: &Config, session: &Session) -> Result<Plan, OpenFailure> {
+    let connection = session.slow().await.map_err(database)?;
+    let catalog = session
+        .within(async {
+            let loaded = Catalog::load(&connection, config).await;
+            loaded.map_err(|error| Fault::from_postgres(&error))
+        })
+        .await
+        .map_err(database)?;
+    Plan::compile(config, &catalog).map_err(|problems| {
+        OpenFailure::Routes(problems.0.iter().map(ToString::to_string).collect())
+    })
+}
+
+fn database(fault: Fault) -> OpenFailure {
+    OpenFailure::Connection(OpenError::Database(fault))
+}
+
+/// The configured policy for missing versions.
+pub(super) fn gap_policy(config: &Config) -> GapPolicy {
+    match config.group.on_gap {
+        OnGap::Apply => GapPolicy::Apply,
+        OnGap::Park => GapPolicy::Park,
+    }
+}
+
+/// Runs a blocking call on a thread of its own; `None` when it panicked.
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(call).await.ok()
+}
+
+/// An open session, and the work that goes through it.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) session: Arc<Session>,
+    pub(super) context: Arc<ApplyContext>,
+}
+
+impl Live {
+    pub(super) async fn apply(self, groups: Vec<Group>) -> Outcome {
+        let lane = self.session.lane();
+        let entered = lane.enter();
+        let groups = apply::apply(lane, &self.context, groups).await;
+        drop(entered);
+        self.replied(Lane::Fast, groups)
+    }
+
+    pub(super) async fn read(self, groups: Vec<Group>) -> Outcome {
+        let groups = resolve::read(&self.session, &self.context, groups).await;
+        self.replied(Lane::Slow, groups)
+    }
+
+    pub(super) async fn resolve(self, group: Group) -> Outcome {
+        let reply = resolve::resolve(&self.session, &self.context, group).await;
+        self.replied(Lane::Slow, vec![reply])
+    }
+
+    fn replied(&self, lane: Lane, groups: Vec<(Group, GroupReply)>) -> Outcome {
+        Outcome::Input(Input::Replied { session: self.session.id, lane, groups })
+    }
+
+    pub(super) async fn advance(self, progress: Vec<crate::group::Progress>) -> Outcome {
+        let id = self.session.id;
+        Outcome::Input(match advance::advance(&self.session, &progress).await {
+            Ok(streams) => Input::Advanced(id, streams),
+            Err(fault) => Input::SessionLost(id, fault),
+        })
+    }
+
+    pub(super) async fn take(
+        self,
+        around: Arc<Surroundings>,
+        partitions: Vec<(TopicPartition, Generation)>,
+        check_plan: bool,
+    ) -> Outcome {
+        let id = self.session.id;
+        if check_plan && !self.plan_holds(&around).await {
+            let changed = Fault::new(FaultKind::Bug("the routes' tables changed"));
+            return Outcome::Input(Input::SessionLost(id, changed));
+        }
+        let names: Vec<TopicPartition> = partitions.iter().map(|(name, _)| name.clone()).collect();
+        let positions = Arc::clone(&around.positions);
+        let found = blocking(move || positions.fetch(&names, POSITIONS_TIMEOUT)).await;
+        let Some(Ok(mut found)) = found else {
+            let busy = partitions.into_iter().map(|(p, g)| (p, g, TakeReply::Busy)).collect();
+            return Outcome::Input(Input::Taken(id, busy));
+        };
+        let requests = partitions
+            .into_iter()
+            .filter_map(|(partition, generation)| {
+                let kafka = found.remove(&partition)?;
+                Some(TakeRequest { partition, generation, kafka })
+            })
+            .collect();
+        Outcome::Input(match advance::take(&self.session, &around.owner, requests).await {
+            Ok(replies) => Input::Taken(id, replies),
+            Err(fault) => Input::SessionLost(id, fault),
+        })
+    }
+
+    /// The routes' targets are still what the session's plan was made for.
+    async fn plan_holds(&self, around: &Surroundings) -> bool {
+        let plan = compile(&around.config, &self.session).await;
+        plan.is_ok_and(|plan| plan == self.context.plan)
+    }
+}
