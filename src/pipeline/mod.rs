@@ -19,6 +19,7 @@ pub mod resolve;
 mod simulation;
 pub mod state;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +36,10 @@ use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupReply};
 use crate::kafka::positions::Positions;
 use crate::postgres::migrate::MigrateError;
-use crate::postgres::{FaultPolicy, OpenError};
-use crate::record::SessionId;
+use crate::postgres::{FaultPolicy, OpenError, Session};
+use crate::publish::{Desk, Publisher};
+use crate::record::{SessionId, TopicPartition};
+use crate::store::publication::OwnedStream;
 use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
 use crate::verdict::Reason;
@@ -81,6 +85,11 @@ struct Pipeline {
     state: State,
     consumer: Consumer,
     mirror: Mirror,
+    /// What the publisher works on.
+    desk: watch::Sender<Desk<Session>>,
+    /// Tells the publisher that letters were written.
+    letters_written: Arc<Notify>,
+    owned: BTreeMap<TopicPartition, OwnedStream>,
     budget: Arc<Budget>,
     events: UnboundedReceiver<PollEvent>,
     work: Work,
@@ -109,6 +118,14 @@ impl Pipeline {
         let consumer =
             Consumer::start(&config, sender, Arc::clone(&budget)).map_err(|e| kafka(&e))?;
         let mirror = Mirror::start(&consumer).map_err(|e| kafka(&e))?;
+        let (desk, at_desk) = watch::channel(Desk::default());
+        let letters_written = Arc::new(Notify::new());
+        let publisher = Publisher::start(&config, at_desk, Arc::clone(&letters_written))
+            .map_err(|e| kafka(&e))?;
+        let work = Work::new();
+        if let Some(publisher) = publisher {
+            work.push(Box::pin(publisher.run().map(|()| Outcome::PublisherEnded)));
+        }
         telemetry.started();
         let clock = Instant::now();
         Ok(Self {
@@ -118,9 +135,12 @@ impl Pipeline {
             telemetry,
             consumer,
             mirror,
+            desk,
+            letters_written,
+            owned: BTreeMap::new(),
             budget,
             events,
-            work: Work::new(),
+            work,
             live: None,
             plan_doubted: false,
             problems: Vec::new(),
@@ -274,6 +294,7 @@ impl Pipeline {
             Outcome::Input(input) => self.feed(input),
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),
+            Outcome::PublisherEnded => self.end(ExitReason::Bug),
         }
     }
 
@@ -286,6 +307,7 @@ impl Pipeline {
         self.telemetry.session_opened(id);
         let decoder = Decoder::new(&context.plan, &self.around.config);
         self.consumer.send(Command::Decode(Arc::new(decoder)));
+        self.desk.send_modify(|desk| desk.letters = Some(Arc::clone(&session)));
         self.live = Some(Live { session, context });
         self.work.push(Box::pin(async move {
             let fault = end.wait().await;
@@ -388,14 +410,30 @@ impl Pipeline {
     fn on_report(&mut self, report: &Report) {
         self.telemetry.report(report);
         match report {
+            Report::LettersWritten => self.letters_written.notify_one(),
             Report::Halted { reason: Reason::SchemaMismatch, .. } => self.plan_doubted = true,
+            Report::Taken(partition, claim) => {
+                let owned = OwnedStream { stream: claim.stream, epoch: claim.epoch };
+                self.owned.insert(partition.clone(), owned);
+                self.tell_publisher();
+            }
+            Report::GivenUp(partition) | Report::Fenced(partition) => {
+                self.owned.remove(partition);
+                self.tell_publisher();
+            }
             _ => {}
         }
+    }
+
+    fn tell_publisher(&self) {
+        let streams = self.owned.values().copied().collect();
+        self.desk.send_modify(|desk| desk.streams = streams);
     }
 
     fn close_session(&mut self, id: SessionId, fault: &Fault) {
         self.telemetry.session_lost(id, fault);
         if let Some(live) = self.live.take_if(|live| live.session.id == id) {
+            self.desk.send_modify(|desk| desk.letters = None);
             live.session.close();
         }
     }

@@ -34,6 +34,8 @@ pub(super) enum Outcome {
     Opened(Opened),
     /// A session could not be opened.
     NotOpened(SessionId, OpenFailure),
+    /// The publisher ended, which it must not while the pipeline runs.
+    PublisherEnded,
 }
 
 /// A session with what is compiled for it.
