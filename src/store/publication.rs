@@ -129,7 +129,7 @@ async fn read(
                     (extract(epoch from l.failed_at) * 1000000)::bigint,
                     pg_catalog.sum(l.size) over (
                       order by l.stream, l."offset" rows unbounded preceding) - l.size as before
-             from pg_catalog.unnest($1, $2) as o(stream, epoch)
+             from unnest($1, $2) as o(stream, epoch)
              join {schema}.stream_t s on s.stream = o.stream and s.owner_epoch = o.epoch
              join {schema}.sink_t k on k.sink = s.sink
              cross join lateral (
@@ -167,8 +167,8 @@ async fn take(
            claimed as (
              update {schema}.dead_letter_t l set claimed_at = pg_catalog.now()
              from lock,
-                  pg_catalog.unnest($3, $4) as c(stream, "offset"),
-                  pg_catalog.unnest($5, $6) as o(stream, epoch)
+                  unnest($3, $4) as c(stream, "offset"),
+                  unnest($5, $6) as o(stream, epoch)
                   join {schema}.stream_t s on s.stream = o.stream and s.owner_epoch = o.epoch
              where lock.held and o.stream = c.stream
                and l.stream = c.stream and l."offset" = c."offset" and l.published_at is null
@@ -203,7 +203,7 @@ async fn take(
 pub async fn mark(session: &Session, published: &[RecordId]) -> Result<(), Fault> {
     let text = format!(
         r#"update {}.dead_letter_t l set published_at = pg_catalog.now()
-           from pg_catalog.unnest($1, $2) as p(stream, "offset")
+           from unnest($1, $2) as p(stream, "offset")
            where l.stream = p.stream and l."offset" = p."offset" and l.published_at is null"#,
         session.schema()
     );
