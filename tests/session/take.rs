@@ -1,0 +1,71 @@
+//! Ownership of partitions, and where reading starts.
+
+use pgsluice::pipeline::advance::{
+    Committed, KafkaPosition, TakeRequest, advance, mirror_tag, take,
+};
+use pgsluice::pipeline::input::TakeReply;
+use pgsluice::record::{Generation, NextOffset};
+
+use crate::place::{Place, partition, progress};
+
+#[test]
+fn two_takers_fence_each_other_and_the_old_epoch_moves_nothing_inv_10() {
+    let place = Place::new("fence");
+    let ((first, _), (second, _)) = (place.open(), place.open());
+    let old = place.claim(&first, 0);
+    let new = place.claim(&second, 0);
+    assert_eq!(old.stream, new.stream);
+
+    let by_old = place.runtime.block_on(advance(&first, &[progress(&old, 10)])).unwrap();
+    assert_eq!(by_old, [], "fenced, but its session lives on for its other partitions");
+    assert!(!first.is_closed());
+    assert_eq!(place.next_offset().as_deref(), Some("0"));
+
+    let by_new = place.runtime.block_on(advance(&second, &[progress(&new, 5)])).unwrap();
+    assert_eq!(by_new, [new.stream]);
+    let taken_back = place.claim(&first, 0);
+    assert_eq!(taken_back.next, NextOffset(5));
+    let late = place.runtime.block_on(advance(&second, &[progress(&new, 6)])).unwrap();
+    assert_eq!(late, []);
+}
+
+#[test]
+fn a_partition_whose_row_is_held_is_busy_and_does_not_hold_up_the_others() {
+    let place = Place::new("busy");
+    let (session, _end) = place.open();
+    place.claim(&session, 0);
+    let mut holder = place.database.connect();
+    let mut transaction = holder.transaction().unwrap();
+    transaction.execute("select 1 from pgsluice.stream_t for share", &[]).unwrap();
+
+    let kafka = KafkaPosition { committed: None, low: 0, high: 100, start: Some(7) };
+    let requests = [0, 1].map(|number| TakeRequest {
+        partition: partition(number),
+        generation: Generation(2),
+        kafka: kafka.clone(),
+    });
+    let taken = place.runtime.block_on(take(&session, "this test", requests.to_vec())).unwrap();
+    assert_eq!(taken[0], (partition(0), Generation(2), TakeReply::Busy));
+    let TakeReply::Claimed(free) = &taken[1].2 else { panic!("{:?}", taken[1]) };
+    assert_eq!(free.next, NextOffset(7));
+
+    transaction.rollback().unwrap();
+    assert!(matches!(place.take(&session, 0, None), TakeReply::Claimed(_)));
+}
+
+#[test]
+fn an_offset_that_an_operator_moved_becomes_the_position_and_clears_the_anchor() {
+    let place = Place::new("operator");
+    let (session, _end) = place.open();
+    let claim = place.claim(&session, 0);
+    place.runtime.block_on(advance(&session, &[progress(&claim, 50)])).unwrap();
+
+    let mirrored = Committed { next: 40, metadata: mirror_tag(claim.stream, claim.epoch) };
+    let TakeReply::Claimed(resumed) = place.take(&session, 0, Some(mirrored)) else { panic!() };
+    assert_eq!(resumed.next, NextOffset(50));
+
+    let moved = Committed { next: 20, metadata: String::new() };
+    let TakeReply::Claimed(moved) = place.take(&session, 0, Some(moved)) else { panic!() };
+    assert_eq!((moved.next, moved.anchor), (NextOffset(20), None));
+    assert_eq!(place.next_offset().as_deref(), Some("20"));
+}
