@@ -37,7 +37,7 @@ use crate::group::{Group, GroupReply};
 use crate::kafka::positions::Positions;
 use crate::postgres::migrate::MigrateError;
 use crate::postgres::{FaultPolicy, OpenError, Session};
-use crate::publish::{Desk, Publisher};
+use crate::publish::{self, Desk, Publisher};
 use crate::record::{SessionId, TopicPartition};
 use crate::store::publication::OwnedStream;
 use crate::supervisor::ExitReason;
@@ -87,6 +87,8 @@ struct Pipeline {
     mirror: Mirror,
     /// What the publisher works on.
     desk: watch::Sender<Desk<Session>>,
+    /// How publishing goes; `None` when dead letters stay in the table.
+    publishing: Option<watch::Receiver<publish::Status>>,
     /// Tells the publisher that letters were written.
     letters_written: Arc<Notify>,
     owned: BTreeMap<TopicPartition, OwnedStream>,
@@ -122,6 +124,7 @@ impl Pipeline {
         let letters_written = Arc::new(Notify::new());
         let publisher = Publisher::start(&config, at_desk, Arc::clone(&letters_written))
             .map_err(|e| kafka(&e))?;
+        let publishing = publisher.as_ref().map(Publisher::status);
         let work = Work::new();
         if let Some(publisher) = publisher {
             work.push(Box::pin(publisher.run().map(|()| Outcome::PublisherEnded)));
@@ -136,6 +139,7 @@ impl Pipeline {
             consumer,
             mirror,
             desk,
+            publishing,
             letters_written,
             owned: BTreeMap::new(),
             budget,
@@ -155,6 +159,9 @@ impl Pipeline {
         loop {
             self.telemetry.beat();
             self.telemetry.in_flight_bytes(self.budget.in_flight());
+            if let Some(publishing) = &self.publishing {
+                self.telemetry.publishing(*publishing.borrow());
+            }
             let wake = self.wake();
             tokio::select! {
                 event = self.events.recv() => match event {

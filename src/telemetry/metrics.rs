@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus::core::Collector;
 #[cfg(target_os = "linux")]
@@ -90,14 +91,21 @@ const IN_FLIGHT_BYTES: Definition = define(
 );
 const LETTERS_PUBLISHED: Definition =
     define("pgsluice_letters_published_total", &[], "Dead letters published to their topic");
-const LETTERS_FAILED: Definition = define(
-    "pgsluice_letters_publish_failures_total",
+const LETTERS_STUCK: Definition = define(
+    "pgsluice_letters_stuck_seconds",
     &[],
-    "Times that publishing dead letters failed; they are tried again",
+    "How long dead letters have been waiting for their topic, 0 while publishing works",
+);
+const KAFKA_REACHABLE: Definition =
+    define("pgsluice_kafka_reachable", &[], "0 while no broker can be reached");
+const KAFKA_ERRORS: Definition = define(
+    "pgsluice_kafka_errors_total",
+    &["code"],
+    "Errors of the Kafka client that did not mend themselves unseen, at most one a minute for each",
 );
 
 /// All metrics of pgsluice, beside those of the process.
-pub const DEFINITIONS: [Definition; 15] = [
+pub const DEFINITIONS: [Definition; 17] = [
     BUILD,
     RECORDS,
     VERSION_GAPS,
@@ -112,7 +120,9 @@ pub const DEFINITIONS: [Definition; 15] = [
     SESSIONS_LOST,
     IN_FLIGHT_BYTES,
     LETTERS_PUBLISHED,
-    LETTERS_FAILED,
+    LETTERS_STUCK,
+    KAFKA_REACHABLE,
+    KAFKA_ERRORS,
 ];
 
 /// How many different causes become labels; users may raise any code, so the rest is `other`.
@@ -139,7 +149,9 @@ pub struct Metrics {
     sessions_lost: IntCounterVec,
     in_flight_bytes: IntGauge,
     letters_published: IntCounter,
-    letters_failed: IntCounter,
+    letters_stuck: IntGauge,
+    kafka_reachable: IntGauge,
+    kafka_errors: IntCounterVec,
     causes: Mutex<BTreeSet<String>>,
 }
 
@@ -159,6 +171,8 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(ProcessCollector::for_self()))?;
         gauges(&registry, BUILD)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let kafka_reachable = gauge(&registry, KAFKA_REACHABLE)?;
+        kafka_reachable.set(1);
         Ok(Self {
             records: counters(&registry, RECORDS)?,
             version_gaps: counters(&registry, VERSION_GAPS)?,
@@ -173,7 +187,9 @@ impl Metrics {
             sessions_lost: counters(&registry, SESSIONS_LOST)?,
             in_flight_bytes: gauge(&registry, IN_FLIGHT_BYTES)?,
             letters_published: counter(&registry, LETTERS_PUBLISHED)?,
-            letters_failed: counter(&registry, LETTERS_FAILED)?,
+            letters_stuck: gauge(&registry, LETTERS_STUCK)?,
+            kafka_reachable,
+            kafka_errors: counters(&registry, KAFKA_ERRORS)?,
             causes: Mutex::default(),
             registry,
         })
@@ -267,14 +283,22 @@ impl Metrics {
         self.in_flight_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Letters were published.
-    pub fn letters_published(&self, count: u64) {
-        self.letters_published.inc_by(count);
+    /// So many letters were published by this process, and how long the others are stuck.
+    pub fn publishing(&self, published: u64, stuck: Option<Duration>) {
+        let new = published.saturating_sub(self.letters_published.get());
+        self.letters_published.inc_by(new);
+        let seconds = stuck.map_or(0, |stuck| stuck.as_secs());
+        self.letters_stuck.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
-    /// Letters could not be published.
-    pub fn letters_failed(&self) {
-        self.letters_failed.inc();
+    /// Whether a broker can be reached.
+    pub fn kafka_reachable(&self, reachable: bool) {
+        self.kafka_reachable.set(i64::from(reachable));
+    }
+
+    /// The Kafka client reported an error; `code` is its name in the client's closed list.
+    pub fn kafka_error(&self, code: &str) {
+        self.kafka_errors.with_label_values(&[code]).inc();
     }
 
     /// The label for a fault: a sqlstate or a word; `other` once there are too many.

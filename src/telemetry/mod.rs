@@ -18,6 +18,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::fault::Fault;
 use crate::kafka::faults::PollFault;
+use crate::publish;
 use crate::record::{SessionId, TopicPartition};
 
 use letters::LetterCount;
@@ -140,35 +141,45 @@ impl Telemetry {
         self.0.metrics.in_flight_bytes(bytes);
     }
 
-    /// Letters were published to their topic.
-    pub fn letters_published(&self, count: u64) {
-        self.0.metrics.letters_published(count);
-    }
-
-    /// Letters could not be published; they stay in the table and are tried again.
-    pub fn letters_failed(&self, code: &str) {
-        self.0.metrics.letters_failed();
-        tracing::warn!(
-            event = "letters_not_published",
-            error = code,
-            "dead letters could not be published; they are kept and tried again"
-        );
+    /// How publishing dead letters goes; to be told again while it goes on, for readiness looks at
+    /// how long it has been stuck.
+    pub fn publishing(&self, letters: publish::Status) {
+        let stuck = letters.stuck_since.map(|since| since.elapsed());
+        self.lock_status().publishing(letters.published, stuck);
+        self.0.metrics.publishing(letters.published, stuck);
     }
 
     /// No broker can be reached; what is in memory goes on to the database.
     pub fn kafka_unreachable(&self) {
+        self.lock_status().kafka.reachable = false;
+        self.0.metrics.kafka_reachable(false);
         tracing::warn!(event = "kafka_unreachable", "no broker can be reached; trying on");
     }
 
     /// A broker answers again.
     pub fn kafka_reachable(&self) {
+        self.lock_status().kafka.reachable = true;
+        self.0.metrics.kafka_reachable(true);
         tracing::info!(event = "kafka_reachable", "a broker answers again");
     }
 
     /// An error of the Kafka client that does not mend itself unseen.
     pub fn kafka_trouble(&self, code: RDKafkaErrorCode, fault: PollFault) {
-        let class = format!("{fault:?}");
-        tracing::warn!(event = "kafka_trouble", %code, class, "the Kafka client reports an error");
+        // The name of a code of a closed list; the client's own text stays out.
+        let error = format!("{code:?}");
+        self.0.metrics.kafka_error(&error);
+        match fault {
+            PollFault::Corrupt | PollFault::Operator | PollFault::Exit => {
+                tracing::error!(event = "kafka_trouble", error, class = ?fault, "an operator must act on Kafka");
+            }
+            PollFault::Notice
+            | PollFault::Transient
+            | PollFault::LostOwnership
+            | PollFault::Reposition => {
+                tracing::warn!(event = "kafka_trouble", error, class = ?fault, "the Kafka client reports an error");
+            }
+        }
+        self.lock_status().kafka.last_error = Some(error);
     }
 
     fn lock_status(&self) -> MutexGuard<'_, Status> {

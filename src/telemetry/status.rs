@@ -1,6 +1,7 @@
 //! The snapshot behind `/status` and `/ready`: codes, names and numbers, never a value.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -9,6 +10,9 @@ use crate::fault::Fault;
 use crate::pipeline::input::Claim;
 use crate::record::{NextOffset, TopicPartition};
 use crate::verdict::{Reason, Verdict};
+
+/// Dead letters that wait for this long need somebody's attention; a broker's restart does not.
+const LETTERS_STUCK_LONG: Duration = Duration::from_secs(5 * 60);
 
 /// How the sink is doing.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +30,10 @@ pub struct Status {
     pub joined: bool,
     /// The database session.
     pub session: SessionStatus,
+    /// The brokers.
+    pub kafka: KafkaStatus,
+    /// Dead letters on their way to their topic.
+    pub letters: LetterStatus,
     /// Partitions assigned to this member.
     #[serde(serialize_with = "as_list")]
     pub partitions: BTreeMap<TopicPartition, PartitionStatus>,
@@ -54,6 +62,24 @@ pub struct SessionStatus {
     pub opened: u64,
     /// Why the last one ended or could not be opened: codes and names only.
     pub last_error: Option<String>,
+}
+
+/// The brokers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KafkaStatus {
+    /// Whether any can be reached, as far as is known.
+    pub reachable: bool,
+    /// The latest error that did not mend itself unseen: the name of its code.
+    pub last_error: Option<String>,
+}
+
+/// Dead letters on their way to their topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LetterStatus {
+    /// How many were published by this process.
+    pub published: u64,
+    /// For how long, in seconds, the others could not be.
+    pub stuck_seconds: Option<u64>,
 }
 
 /// One assigned partition.
@@ -103,6 +129,9 @@ pub enum NotReady {
     /// Kafka has not assigned anything yet.
     #[error("the consumer group is not joined yet")]
     NotJoined,
+    /// Dead letters wait for their topic for too long.
+    #[error("dead letters cannot be published")]
+    LettersStuck,
     /// Nothing moves.
     #[error("every assigned partition is halted, see /status")]
     AllHalted,
@@ -117,6 +146,8 @@ impl Status {
             stage: Stage::Starting,
             joined: false,
             session: SessionStatus::default(),
+            kafka: KafkaStatus { reachable: true, last_error: None },
+            letters: LetterStatus::default(),
             partitions: BTreeMap::new(),
             records: BTreeMap::new(),
         }
@@ -139,6 +170,10 @@ impl Status {
         if !self.joined {
             return Err(NotReady::NotJoined);
         }
+        let stuck = self.letters.stuck_seconds.map(Duration::from_secs);
+        if stuck.is_some_and(|stuck| stuck >= LETTERS_STUCK_LONG) {
+            return Err(NotReady::LettersStuck);
+        }
         let mut phases = self.partitions.values().map(|partition| partition.phase);
         let idle = self.partitions.is_empty();
         if idle || phases.any(|phase| phase != PartitionPhase::Halted) {
@@ -153,6 +188,11 @@ impl Status {
         for partition in partitions {
             self.partitions.insert(partition.clone(), PartitionStatus::default());
         }
+    }
+
+    pub(super) fn publishing(&mut self, published: u64, stuck: Option<Duration>) {
+        let stuck_seconds = stuck.map(|stuck| stuck.as_secs());
+        self.letters = LetterStatus { published, stuck_seconds };
     }
 
     pub(super) fn session_opened(&mut self) {
@@ -292,6 +332,18 @@ mod tests {
         status.session_opened();
         status.stage = Stage::Draining;
         assert_eq!(status.readiness(), Err(NotReady::Draining));
+    }
+
+    #[test]
+    fn letters_that_are_stuck_for_long_make_it_not_ready() {
+        let mut status = running();
+        status.assigned(&[]);
+        status.publishing(3, Some(LETTERS_STUCK_LONG / 2));
+        assert_eq!(status.readiness(), Ok(()));
+        status.publishing(3, Some(LETTERS_STUCK_LONG));
+        assert_eq!(status.readiness(), Err(NotReady::LettersStuck));
+        status.publishing(4, None);
+        assert_eq!(status.readiness(), Ok(()));
     }
 
     #[test]
