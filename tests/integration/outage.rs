@@ -7,6 +7,7 @@ use crate::load::Load;
 use crate::support::kafka::Place;
 use crate::support::postgres::Postgres;
 use crate::support::process::signal;
+use crate::support::wait;
 
 #[test]
 fn one_locked_row_delays_its_own_aggregate_only() {
@@ -80,11 +81,12 @@ fn a_backend_killed_by_the_system_takes_the_server_through_recovery_and_loses_no
 
     for round in 1..=3 {
         daemon.until("records are applied", SETTLING, || case.count("APPLIED") > round * 400);
-        let pid = case.database.text(
-            "select max(pid) from pg_stat_activity where datname = current_database() \
-             and application_name like 'pgsluice%'",
-        );
-        signal(pid.expect("a connection").parse().unwrap(), "KILL");
+        let pid = wait::for_some("the daemon is connected", SETTLING, || {
+            let sql = "select max(pid) from pg_stat_activity \
+                       where datname = current_database() and application_name like 'pgsluice%'";
+            case.database.try_rows(sql).ok()?.first()?.first()?.as_deref()?.parse().ok()
+        });
+        signal(pid, "KILL");
     }
     let sent = load.finish();
     case.until_finished(&daemon);

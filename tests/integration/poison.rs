@@ -149,10 +149,10 @@ fn a_value_that_is_not_json_parks_the_aggregate_its_key_names() {
 #[test]
 fn an_event_that_lacks_a_field_is_isolated() {
     let case = Case::new("missing_field", 1);
-    let without_id = r#"{"eventType":"X","aggregateId":"sick","aggregateType":"Customer",
+    let untyped = r#"{"eventId":"x","aggregateId":"sick","aggregateType":"Customer",
         "sequenceNumber":3,"timestamp":"2026-01-01T00:00:00Z"}"#;
     let places =
-        case.producer().send_all(with_poison_in_the_middle(Outgoing::new("sick", without_id)));
+        case.producer().send_all(with_poison_in_the_middle(Outgoing::new("sick", untyped)));
 
     let daemon = case.daemon(ENVELOPE);
     case.until_finished(&daemon);

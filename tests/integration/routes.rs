@@ -121,25 +121,28 @@ fn the_first_matching_route_decides() {
     let case = Case::new("route_choice", 1);
     case.database.execute(CUSTOMER_TABLE);
     let routes = format!(
-        "{CUSTOMER_ROUTE}[[route]]\nevent_type = \"Heartbeat\"\nskip = true\n\
-         [[route]]\nevent_type = \"CustomerDeleted\"\naggregate_type = \"Removed\"\n\
-         [route.delete]\ntable = \"public.customer\"\nkey = {{ id = \"aggregate_id\" }}\n"
+        "[[route]]\nevent_type = \"Heartbeat\"\nskip = true\n\
+         [[route]]\naggregate_type = \"Customer\"\nevent_type = \"CustomerDeleted\"\n\
+         [route.delete]\ntable = \"public.customer\"\nkey = {{ id = \"aggregate_id\" }}\n\
+         {CUSTOMER_ROUTE}"
     );
-    let event = |kind: &str, aggregate_type: &str| {
+    let event = |kind: &str, aggregate: &str, version: i64| {
+        let [aggregate_type, id] = aggregate.split('/').collect::<Vec<_>>()[..] else { panic!() };
         Outgoing::new(
-            "c1",
+            id,
             format!(
-                "{{\"eventType\":\"{kind}\",\"eventId\":\"{kind}\",\"aggregateId\":\"c1\",\
-                 \"aggregateType\":\"{aggregate_type}\",\"sequenceNumber\":1,\
+                "{{\"eventType\":\"{kind}\",\"eventId\":\"{kind}\",\"aggregateId\":\"{id}\",\
+                 \"aggregateType\":\"{aggregate_type}\",\"sequenceNumber\":{version},\
                  \"timestamp\":\"2026-01-01T00:00:00Z\"}}"
             ),
         )
     };
     let places = case.producer().send_all([
         renamed("c1", 1),
-        event("Heartbeat", "Machine"),
-        event("Unheard", "Of"),
-        event("CustomerDeleted", "Removed"),
+        renamed("c2", 1),
+        event("Heartbeat", "Machine/m", 1),
+        event("Unheard", "Of/o", 1),
+        event("CustomerDeleted", "Customer/c1", 2),
     ]);
 
     let daemon = case.daemon(&routes);
@@ -147,10 +150,11 @@ fn the_first_matching_route_decides() {
 
     case.assert_outcomes([
         (places[0], "APPLIED"),
-        (places[1], "SKIPPED"),
-        (places[2], "DEAD_LETTERED"),
-        (places[3], "APPLIED"),
+        (places[1], "APPLIED"),
+        (places[2], "SKIPPED"),
+        (places[3], "DEAD_LETTERED"),
+        (places[4], "APPLIED"),
     ]);
-    assert_eq!(case.reason(places[2]).as_deref(), Some("unmatched"));
-    assert_eq!(case.database.count("select count(*) from customer"), 0);
+    assert_eq!(case.reason(places[3]).as_deref(), Some("unmatched"));
+    assert_eq!(case.database.text("select string_agg(id, ' ') from customer").unwrap(), "c2");
 }

@@ -58,11 +58,8 @@ impl Postgres {
     pub(crate) fn start(&self) {
         let mut server = self.server.lock().expect("server");
         assert!(server.is_none(), "the server runs already");
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(scratch().join(format!("postgres-{}.log", self.port)))
-            .expect("open the server's log");
+        let log_path = scratch().join(format!("postgres-{}.log", self.port));
+        let log = std::fs::File::options().create(true).append(true).open(&log_path);
         let mut command = unprivileged(&binary("postgres"));
         command.arg("-D").arg(self.directory.join("data"));
         for setting in [
@@ -77,9 +74,18 @@ impl Postgres {
         for setting in &self.settings {
             command.args(["-c", setting]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        *server = Some(super::process::spawn(command));
-        wait::until("PostgreSQL answers", START_DEADLINE, || self.try_connect("postgres").is_ok());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("open the server's log"));
+        let mut child = super::process::spawn(command);
+        wait::until("PostgreSQL answers", START_DEADLINE, || {
+            let ended = child.try_wait().expect("look at PostgreSQL");
+            let log = || std::fs::read_to_string(&log_path).unwrap_or_default();
+            assert!(ended.is_none(), "PostgreSQL did not start: {}", log());
+            self.try_connect("postgres").is_ok()
+        });
+        *server = Some(child);
     }
 
     /// Process id of the server's first process, the parent of all others.
@@ -97,15 +103,21 @@ impl Postgres {
     /// Kills the server and all its backends at once, as a crash of the machine's process table.
     pub(crate) fn kill9_all(&self) {
         let mut server = self.server.lock().expect("server").take().expect("the server runs");
-        let children = Command::new("pgrep").args(["-P", &server.id().to_string()]).output();
-        // Stopped first, so that it does not react to the death of its children.
+        // Stopped first, so that it neither starts children nor reacts to the death of any.
         signal(server.id(), "STOP");
-        for child in String::from_utf8_lossy(&children.expect("run pgrep").stdout).lines() {
-            // A background worker may have ended by itself since it was listed.
+        let children = Command::new("pgrep").args(["-P", &server.id().to_string()]).output();
+        let children = String::from_utf8_lossy(&children.expect("run pgrep").stdout).into_owned();
+        for child in children.lines() {
+            // A worker may have ended by itself since it was listed.
             Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status().ok();
         }
         signal(server.id(), "KILL");
         server.wait().expect("wait for PostgreSQL");
+        // A new server does not start while one of the old one's processes is attached to its
+        // shared memory.
+        wait::until("the server's processes are gone", START_DEADLINE, || {
+            children.lines().all(|child| !is_running(child))
+        });
     }
 
     /// A fresh, empty database; `name` makes it recognisable in logs.
@@ -230,6 +242,12 @@ fn unprivileged(program: &Path) -> Command {
         .arg(program)
         .current_dir("/");
     command
+}
+
+/// Whether a process is there and not merely waiting to be reaped.
+fn is_running(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")))
 }
 
 fn run(command: &mut Command) {
