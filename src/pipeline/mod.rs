@@ -9,14 +9,17 @@ pub mod backoff;
 pub mod decode;
 pub mod frontier;
 pub mod input;
+mod leave;
 pub mod mirror;
 mod partition;
 mod perform;
 pub mod poll;
 pub mod queue;
 pub mod resolve;
+mod sessions;
 #[cfg(test)]
 mod simulation;
+mod start;
 pub mod state;
 
 use std::collections::BTreeMap;
@@ -26,7 +29,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,23 +37,19 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupReply};
-use crate::kafka::positions::Positions;
-use crate::postgres::migrate::MigrateError;
-use crate::postgres::{FaultPolicy, OpenError, Session};
-use crate::publish::{self, Desk, Publisher};
+use crate::postgres::Session;
+use crate::publish::{self, Desk};
 use crate::record::{SessionId, TopicPartition};
 use crate::store::publication::OwnedStream;
 use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
 use crate::verdict::Reason;
 
-use self::backoff::Backoff;
-use self::decode::Decoder;
 use self::input::{Action, Input, Lane, Report};
 use self::mirror::Mirror;
-use self::perform::{Live, OpenFailure, Opened, Outcome, Surroundings};
+use self::perform::{Live, Outcome, Surroundings};
 use self::poll::{Budget, Command, Consumer, PollEvent};
-use self::state::{State, StateConfig};
+use self::state::State;
 
 /// Work under way: each piece ends in an outcome.
 type Work = FuturesUnordered<Pin<Box<dyn Future<Output = Outcome>>>>;
@@ -60,9 +59,6 @@ const BURST: usize = 64;
 
 /// The longest wait without a turn of the loop, so that the heartbeat is fresh.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// How long the last commit to Kafka and the consumer's farewell may take, each.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs the pipeline until it is drained, fenced or broken.
 ///
@@ -108,51 +104,6 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn start(config: Arc<Config>, telemetry: Telemetry) -> Result<Self, ExitReason> {
-        let (sender, events) = unbounded_channel();
-        let limit = usize::try_from(config.limits.in_flight_bytes.0).unwrap_or(usize::MAX);
-        let budget = Arc::new(Budget::new(limit));
-        let kafka = |error: &dyn std::fmt::Display| {
-            tracing::error!(event = "kafka_refused", %error, "the Kafka client could not be made");
-            ExitReason::Configuration
-        };
-        let positions = Arc::new(Positions::connect(&config.kafka).map_err(|e| kafka(&e))?);
-        let consumer =
-            Consumer::start(&config, sender, Arc::clone(&budget)).map_err(|e| kafka(&e))?;
-        let mirror = Mirror::start(&consumer).map_err(|e| kafka(&e))?;
-        let (desk, at_desk) = watch::channel(Desk::default());
-        let letters_written = Arc::new(Notify::new());
-        let publisher = Publisher::start(&config, at_desk, Arc::clone(&letters_written))
-            .map_err(|e| kafka(&e))?;
-        let publishing = publisher.as_ref().map(Publisher::status);
-        let work = Work::new();
-        if let Some(publisher) = publisher {
-            work.push(Box::pin(publisher.run().map(|()| Outcome::PublisherEnded)));
-        }
-        telemetry.started();
-        let clock = Instant::now();
-        Ok(Self {
-            state: State::new(state_config(&config), rand::random()),
-            first_session_by: Some(clock + config.postgres.startup_timeout),
-            around: Arc::new(Surroundings { config, positions, clock, owner: owner() }),
-            telemetry,
-            consumer,
-            mirror,
-            desk,
-            publishing,
-            letters_written,
-            owned: BTreeMap::new(),
-            budget,
-            events,
-            work,
-            live: None,
-            plan_doubted: false,
-            problems: Vec::new(),
-            drain_by: None,
-            exit: None,
-        })
-    }
-
     /// Turns until there is a reason to end.
     async fn turn(&mut self, drain: &CancellationToken) -> ExitReason {
         self.feed(Input::Tick);
@@ -198,70 +149,6 @@ impl Pipeline {
         limits.into_iter().flatten().chain(deadline).fold(latest, Instant::min)
     }
 
-    fn watch_limits(&mut self) {
-        let now = Instant::now();
-        if self.first_session_by.is_some_and(|by| now >= by) {
-            tracing::error!(
-                event = "startup_timeout",
-                "no database session within postgres.startup_timeout"
-            );
-            self.end(ExitReason::DependencyUnavailable);
-        }
-        if self.drain_by.is_some_and(|by| now >= by) {
-            let unfinished = self.state.unfinished();
-            tracing::error!(
-                event = "drain_expired",
-                unfinished,
-                "shutdown.drain_timeout passed; the next start reads these records again"
-            );
-            self.end(ExitReason::Interrupted);
-        }
-    }
-
-    fn drain(&mut self) {
-        self.telemetry.draining();
-        self.drain_by = Some(Instant::now() + self.around.config.shutdown.drain_timeout);
-        self.first_session_by = None;
-        self.consumer.send(Command::StopPolling);
-        self.feed(Input::Drain);
-    }
-
-    fn end(&mut self, reason: ExitReason) {
-        self.exit.get_or_insert(reason);
-    }
-
-    /// The last commit to Kafka, the farewell to the group, the end of the session.
-    async fn leave(mut self, reason: ExitReason) -> ExitReason {
-        if reason == ExitReason::Fenced {
-            // Closing a fenced consumer never ends: leave it to the end of the process.
-            return reason;
-        }
-        let mirror = self.mirror;
-        let flushed = tokio::task::spawn_blocking(move || mirror.stop(FAREWELL)).await;
-        if !matches!(flushed, Ok(true)) {
-            tracing::warn!(event = "mirror_late", "the last commit to Kafka was not confirmed");
-        }
-        self.consumer.send(Command::Close);
-        let closed = async {
-            while let Some(event) = self.events.recv().await {
-                match event {
-                    PollEvent::Closed => break,
-                    PollEvent::Revoked { ticket, .. } => {
-                        self.consumer.send(Command::Released { ticket, commits: Vec::new() });
-                    }
-                    _ => {}
-                }
-            }
-        };
-        if tokio::time::timeout(FAREWELL, closed).await.is_err() {
-            tracing::warn!(event = "consumer_late", "the consumer did not leave the group in time");
-        }
-        if let Some(live) = self.live {
-            live.session.close();
-        }
-        reason
-    }
-
     /// Tells the coordinator and does what it says.
     fn feed(&mut self, input: Input) {
         let actions = self.state.on(self.around.clock.elapsed(), input);
@@ -302,62 +189,6 @@ impl Pipeline {
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),
             Outcome::PublisherEnded => self.end(ExitReason::Bug),
-        }
-    }
-
-    fn on_opened(&mut self, opened: Opened) {
-        let Opened { session, end, context } = opened;
-        let id = session.id;
-        self.first_session_by = None;
-        self.plan_doubted = false;
-        self.problems.clear();
-        self.telemetry.session_opened(id);
-        let decoder = Decoder::new(&context.plan, &self.around.config);
-        self.consumer.send(Command::Decode(Arc::new(decoder)));
-        self.desk.send_modify(|desk| desk.letters = Some(Arc::clone(&session)));
-        self.live = Some(Live { session, context });
-        self.work.push(Box::pin(async move {
-            let fault = end.wait().await;
-            Outcome::Input(Input::SessionLost(id, fault))
-        }));
-        self.feed(Input::SessionOpened(id));
-    }
-
-    fn on_not_opened(&mut self, id: SessionId, failure: OpenFailure) {
-        let first = self.first_session_by.is_some();
-        match &failure {
-            OpenFailure::Connection(error @ OpenError::ClusterMismatch { .. }) => {
-                tracing::error!(event = "cluster_mismatch", %error, "refusing to start");
-                return self.end(ExitReason::Fenced);
-            }
-            OpenFailure::Tables(MigrateError::Database(_))
-            | OpenFailure::Connection(OpenError::Database(_)) => {}
-            OpenFailure::Tables(error) => {
-                tracing::error!(event = "tables_unusable", %error, "pgsluice's tables");
-                if first {
-                    return self.end(ExitReason::Configuration);
-                }
-            }
-            OpenFailure::Connection(error) => {
-                tracing::error!(event = "database_unusable", %error, "database");
-                if first {
-                    return self.end(ExitReason::Configuration);
-                }
-            }
-            OpenFailure::Routes(problems) => self.report_problems(problems),
-        }
-        self.feed(Input::SessionLost(id, failure.fault()));
-    }
-
-    /// Routes that do not fit their tables stop everything until they do; said once.
-    fn report_problems(&mut self, problems: &[String]) {
-        // The database answers: this is no missing dependency.
-        self.first_session_by = None;
-        if self.problems != problems {
-            for problem in problems {
-                tracing::error!(event = "route_unusable", problem, "waiting until it is mended");
-            }
-            self.problems = problems.to_vec();
         }
     }
 
@@ -437,14 +268,6 @@ impl Pipeline {
         self.desk.send_modify(|desk| desk.streams = streams);
     }
 
-    fn close_session(&mut self, id: SessionId, fault: &Fault) {
-        self.telemetry.session_lost(id, fault);
-        if let Some(live) = self.live.take_if(|live| live.session.id == id) {
-            self.desk.send_modify(|desk| desk.letters = None);
-            live.session.close();
-        }
-    }
-
     fn live(&self, session: SessionId) -> Option<Live> {
         self.live.as_ref().filter(|live| live.session.id == session).cloned()
     }
@@ -458,34 +281,5 @@ impl Pipeline {
             lane,
             groups,
         }))));
-    }
-}
-
-/// Names this process for people: host and process id.
-fn owner() -> Box<str> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}/{}", host.trim(), std::process::id()).into()
-}
-
-/// The coordinator's bounds, from the configuration.
-fn state_config(config: &Config) -> StateConfig {
-    let faults = FaultPolicy::default();
-    StateConfig {
-        fast_capacity: config.postgres.lanes * config.postgres.in_flight,
-        slow_capacity: config.postgres.slow_connections,
-        aggregates_per_transaction: config.postgres.aggregates_per_transaction,
-        events_per_group: config.limits.events_per_group,
-        groups_per_read: 500,
-        unfinished_per_partition: config.limits.unfinished_per_partition,
-        gaps: perform::gap_policy(config),
-        note_skips: config.notification.write == crate::config::NotificationWrite::All,
-        advance_interval: Duration::from_millis(20),
-        revoke_budget: config.kafka.revoke_budget.mul_f64(0.9),
-        retry: Backoff { initial: config.retry.initial, max: config.retry.max },
-        reopen: Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(5) },
-        halt: Backoff { initial: Duration::from_secs(2), max: Duration::from_secs(30) },
-        retake: Duration::from_secs(1),
-        fenced_wait: Duration::from_secs(10),
-        decide: Arc::new(move |fault| faults.decide(fault)),
     }
 }

@@ -1,0 +1,81 @@
+//! What follows when a database session opens, cannot be opened, or is closed.
+
+use std::sync::Arc;
+
+use crate::fault::Fault;
+use crate::postgres::OpenError;
+use crate::postgres::migrate::MigrateError;
+use crate::record::SessionId;
+use crate::supervisor::ExitReason;
+
+use super::Pipeline;
+use super::decode::Decoder;
+use super::input::Input;
+use super::perform::{Live, OpenFailure, Opened, Outcome};
+use super::poll::Command;
+
+impl Pipeline {
+    pub(super) fn on_opened(&mut self, opened: Opened) {
+        let Opened { session, end, context } = opened;
+        let id = session.id;
+        self.first_session_by = None;
+        self.plan_doubted = false;
+        self.problems.clear();
+        self.telemetry.session_opened(id);
+        let decoder = Decoder::new(&context.plan, &self.around.config);
+        self.consumer.send(Command::Decode(Arc::new(decoder)));
+        self.desk.send_modify(|desk| desk.letters = Some(Arc::clone(&session)));
+        self.live = Some(Live { session, context });
+        self.work.push(Box::pin(async move {
+            let fault = end.wait().await;
+            Outcome::Input(Input::SessionLost(id, fault))
+        }));
+        self.feed(Input::SessionOpened(id));
+    }
+
+    pub(super) fn on_not_opened(&mut self, id: SessionId, failure: OpenFailure) {
+        let first = self.first_session_by.is_some();
+        match &failure {
+            OpenFailure::Connection(error @ OpenError::ClusterMismatch { .. }) => {
+                tracing::error!(event = "cluster_mismatch", %error, "refusing to start");
+                return self.end(ExitReason::Fenced);
+            }
+            OpenFailure::Tables(MigrateError::Database(_))
+            | OpenFailure::Connection(OpenError::Database(_)) => {}
+            OpenFailure::Tables(error) => {
+                tracing::error!(event = "tables_unusable", %error, "pgsluice's tables");
+                if first {
+                    return self.end(ExitReason::Configuration);
+                }
+            }
+            OpenFailure::Connection(error) => {
+                tracing::error!(event = "database_unusable", %error, "database");
+                if first {
+                    return self.end(ExitReason::Configuration);
+                }
+            }
+            OpenFailure::Routes(problems) => self.report_problems(problems),
+        }
+        self.feed(Input::SessionLost(id, failure.fault()));
+    }
+
+    /// Routes that do not fit their tables stop everything until they do; said once.
+    fn report_problems(&mut self, problems: &[String]) {
+        // The database answers: this is no missing dependency.
+        self.first_session_by = None;
+        if self.problems != problems {
+            for problem in problems {
+                tracing::error!(event = "route_unusable", problem, "waiting until it is mended");
+            }
+            self.problems = problems.to_vec();
+        }
+    }
+
+    pub(super) fn close_session(&mut self, id: SessionId, fault: &Fault) {
+        self.telemetry.session_lost(id, fault);
+        if let Some(live) = self.live.take_if(|live| live.session.id == id) {
+            self.desk.send_modify(|desk| desk.letters = None);
+            live.session.close();
+        }
+    }
+}
