@@ -2,7 +2,9 @@
 //! write everything that follows in one synchronous transaction.
 
 use super::checker::{Checker, Writer};
-use super::model_postgres::{CHECK_VIOLATION, Database, Disposition, Row, done};
+use super::model_postgres::{
+    CHECK_VIOLATION, Database, Disposition, Row, SERIALIZATION, done, server_fault,
+};
 use super::workload::{Rec, partition_of};
 use crate::fault::{Fault, SqlState};
 use crate::group::{Group, GroupKind, GroupReply};
@@ -30,6 +32,23 @@ enum Outcome {
     Apply,
     Note,
     Letter(Disposition),
+}
+
+impl Outcome {
+    /// It moves the ledger row.
+    fn moves(&self) -> bool {
+        matches!(self, Self::Apply | Self::Letter(_))
+    }
+}
+
+/// The target refused the data.
+fn refused(fault: &Fault) -> bool {
+    fault.sqlstate() == Some(SqlState(*CHECK_VIOLATION))
+}
+
+/// A verdict of poison needs a second failure, of data and alone.
+fn failed_alike(group: &Group) -> bool {
+    group.failure.as_ref().is_some_and(|failure| refused(&failure.fault))
 }
 
 impl Database {
@@ -107,13 +126,7 @@ impl Database {
                     *gap = (*gap).max(missing);
                     (Outcome::Apply, Verdict::Applied)
                 }
-                // A poison verdict needs a second failure, alone.
-                Some(fault) if fault.sqlstate() == Some(SqlState(*CHECK_VIOLATION)) => {
-                    if group.failure.is_none() {
-                        return Err(fault);
-                    }
-                    POISON
-                }
+                Some(fault) if refused(&fault) && failed_alike(group) => POISON,
                 Some(fault) => return Err(fault),
             },
         })
@@ -128,12 +141,13 @@ impl Database {
     ) -> GroupReply {
         let records = self.records(group);
         let aggregate = group.aggregate().and(self.work.records[records[0]].aggregate);
-        let writes =
-            ruling.verdicts.iter().any(|(_, o)| !matches!(o, Outcome::Settled | Outcome::Note));
         let stored = aggregate.and_then(|a| self.tables.ledger[a].clone());
-        if writes && stored.as_ref().map(|r| r.position) != ruling.seen && self.guards.judged_row {
-            return GroupReply::Refused;
+        let changed = stored.as_ref().map(|r| r.position) != ruling.seen && self.guards.judged_row;
+        let first_write = ruling.verdicts.iter().map(|(_, outcome)| *outcome).find(Outcome::moves);
+        if changed && first_write == Some(Outcome::Apply) {
+            return GroupReply::Failed(server_fault(SERIALIZATION));
         }
+        let overtaken = changed && aggregate.is_some();
         let partition = partition_of(group.origin.stream);
         let owned = self.tables.streams[partition].epoch == group.origin.epoch.0;
         let has_letters = ruling.verdicts.iter().any(|(_, o)| matches!(o, Outcome::Letter(_)));
@@ -144,7 +158,7 @@ impl Database {
             match outcome {
                 Outcome::Settled => continue,
                 Outcome::Note => {}
-                Outcome::Letter(_) if fenced => break,
+                Outcome::Letter(_) if fenced || overtaken => break,
                 Outcome::Apply => {
                     checker.takes_effect(&self.tables, &records[..i], rec);
                     rows.push(Row::Effect(rec, self.tables.effects[rec].saturating_add(1)));
@@ -161,13 +175,19 @@ impl Database {
             }
             self.note_all(&mut rows, &[rec], verdict);
         }
-        if let Some(aggregate) = aggregate {
+        if let Some(aggregate) = aggregate
+            && first_write.is_some()
+            && !overtaken
+        {
             rows.push(Row::Ledger(aggregate, row));
         }
         self.commit(rows, true);
         checker.flushed(&self.tables);
         if fenced {
             return GroupReply::NotOwner;
+        }
+        if overtaken && first_write.is_some() {
+            return GroupReply::Failed(server_fault(SERIALIZATION));
         }
         done(ruling.verdicts.iter().map(|(v, _)| *v).collect(), ruling.gap)
     }
