@@ -152,6 +152,11 @@ impl Checker {
         self.advanced[partition] = (writer.epoch, next.0);
     }
 
+    /// A take is about to write another position than the database's.
+    pub(super) fn reposition(&mut self, tables: &Tables, writer: Writer) {
+        self.owner(tables, writer, "writes a position");
+    }
+
     /// Kafka's committed offset is about to follow.
     pub(super) fn mirror(&mut self, position: &MirrorPosition) {
         let (partition, next) = (index_of(&position.partition), position.next);

@@ -8,13 +8,14 @@ use std::time::Duration;
 use super::checker::Checker;
 use super::model_sessions::ProcessId;
 use super::swarm::{Rates, Rng};
-use super::workload::{Workload, index_of};
+use super::workload::{Workload, index_of, stream_of};
+use crate::pipeline::advance::{Committed, KafkaPosition, mirror_tag};
 use crate::pipeline::input::{Input, MirrorPosition, RevokeTicket};
-use crate::record::{Anchor, Generation, NextOffset, TopicPartition};
+use crate::record::{Anchor, Generation, NextOffset, OwnerEpoch, TopicPartition};
 
 /// A committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Committed {
+pub(super) struct CommittedOffset {
     /// The offset.
     pub(super) next: i64,
     /// It carries our tag; an operator's does not.
@@ -46,9 +47,9 @@ pub(super) struct Broker {
     pub(super) owner: Vec<Option<ProcessId>>,
     /// Who shall read it next, once the owner let go.
     pub(super) wanted: Vec<Option<ProcessId>>,
-    /// Committed offsets.
-    pub(super) committed: Vec<Option<Committed>>,
-    before: Vec<Option<Committed>>,
+    /// CommittedOffset offsets.
+    pub(super) committed: Vec<Option<CommittedOffset>>,
+    before: Vec<Option<CommittedOffset>>,
     /// Revocations under way.
     pub(super) revocations: Vec<Revocation>,
     tickets: u64,
@@ -80,10 +81,18 @@ impl Broker {
         more
     }
 
-    /// Where Kafka's committed offset says to read, when that counts: there is no row to say it,
-    /// or an operator moved it.
-    pub(super) fn position_for_take(&self, partition: usize, known: bool) -> Option<i64> {
-        self.committed[partition].filter(|c| !known || !c.tagged).map(|c| c.next)
+    /// What Kafka says of a partition to whoever takes it.
+    pub(super) fn position(&self, partition: usize) -> KafkaPosition {
+        let tag = || mirror_tag(stream_of(partition), OwnerEpoch(1));
+        KafkaPosition {
+            committed: self.committed[partition].map(|committed| Committed {
+                next: committed.next,
+                metadata: if committed.tagged { tag() } else { String::new() },
+            }),
+            low: 0,
+            high: self.visible[partition] as i64,
+            start: Some(0),
+        }
     }
 
     /// A commit arrives. Only the group's member may commit.
@@ -91,7 +100,8 @@ impl Broker {
         let partition = index_of(&position.partition);
         if self.owner[partition] == Some(from) {
             self.before[partition] = self.committed[partition];
-            self.committed[partition] = Some(Committed { next: position.next.0, tagged: true });
+            self.committed[partition] =
+                Some(CommittedOffset { next: position.next.0, tagged: true });
         }
     }
 
@@ -103,7 +113,7 @@ impl Broker {
     /// An operator moves the offset of a group without members.
     pub(super) fn reset(&mut self, partition: usize, next: i64) {
         self.before[partition] = self.committed[partition];
-        self.committed[partition] = Some(Committed { next, tagged: false });
+        self.committed[partition] = Some(CommittedOffset { next, tagged: false });
     }
 
     /// Begins to take partitions from a process.

@@ -26,7 +26,7 @@ pub(super) enum Disposition {
 /// A row of `stream_t`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamRow {
-    /// The row exists.
+    /// It has a position.
     pub(super) known: bool,
     /// Progress.
     pub(super) next: i64,
@@ -79,6 +79,8 @@ pub(super) struct Guards {
     pub(super) slow_letter_check: bool,
     /// Progress is a compare-and-set on the owner's epoch.
     pub(super) owner_advances: bool,
+    /// Another position than the database's is a compare-and-set on the owner's epoch.
+    pub(super) owner_repositions: bool,
     /// Letters are written by the owner only.
     pub(super) owner_dead_letters: bool,
     /// The barrier sees the session's own lock.
@@ -96,6 +98,7 @@ impl Guards {
         fast_letter_check: true,
         slow_letter_check: true,
         owner_advances: true,
+        owner_repositions: true,
         owner_dead_letters: true,
         lock_check: true,
         judged_row: true,
@@ -333,23 +336,37 @@ impl Database {
         advanced
     }
 
-    /// Takes ownership: the epoch rises, the position is the database's unless `position` is given.
-    pub(super) fn take(
+    /// Takes ownership: the epoch rises. Returns the position, if the row has one.
+    pub(super) fn claim(
         &mut self,
         partition: usize,
-        position: Option<i64>,
         checker: &mut Checker,
-    ) -> (OwnerEpoch, NextOffset, Option<Anchor>) {
+    ) -> (OwnerEpoch, Option<NextOffset>, Option<Anchor>) {
         self.commit(Vec::new(), true);
         checker.flushed(&self.tables);
         let row = &mut self.tables.streams[partition];
-        row.known = true;
         row.epoch += 1;
-        if let Some(next) = position.filter(|&next| next != row.next) {
-            row.next = next;
+        (OwnerEpoch(row.epoch), row.known.then_some(NextOffset(row.next)), row.anchor)
+    }
+
+    /// Writes another position than the row had. Returns whether we still own the stream.
+    pub(super) fn reposition(
+        &mut self,
+        writer: Writer,
+        next: NextOffset,
+        checker: &mut Checker,
+    ) -> bool {
+        self.commit(Vec::new(), true);
+        checker.flushed(&self.tables);
+        let owned = self.tables.streams[writer.partition].epoch == writer.epoch.0;
+        if owned || !self.guards.owner_repositions {
+            checker.reposition(&self.tables, writer);
+            let row = &mut self.tables.streams[writer.partition];
+            row.known = true;
+            row.next = next.0;
             row.anchor = None;
         }
-        (OwnerEpoch(row.epoch), NextOffset(row.next), row.anchor)
+        owned || !self.guards.owner_repositions
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::checker::Checker;
+use super::checker::{Checker, Writer};
 use super::model_kafka::Broker;
 use super::model_postgres::{Database, Guards, LOCK_NOT_AVAILABLE, SERIALIZATION, server_fault};
 use super::model_slow_lane::Ruling;
@@ -12,8 +12,9 @@ use super::swarm::{Rates, Rng};
 use super::workload::{Workload, index_of, stream_of};
 use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupReply, Progress};
+use crate::pipeline::advance::{KafkaPosition, Start, start_position};
 use crate::pipeline::input::{Claim, Input, Lane, TakeReply};
-use crate::record::{Generation, SessionId, TopicPartition};
+use crate::record::{Anchor, Generation, OwnerEpoch, SessionId, TopicPartition};
 use crate::verdict::Reason;
 
 /// A process that ran or runs; restarts get new numbers.
@@ -22,8 +23,26 @@ pub(super) struct ProcessId(pub(super) u32);
 
 #[derive(Debug)]
 enum Lead {
-    Take(Vec<(TopicPartition, Generation)>),
+    /// Kafka is asked first what it knows.
+    Ask(Vec<(TopicPartition, Generation)>),
+    Claim(Vec<Request>),
+    /// Positions that are not the database's are written, then the take is answered.
+    Settle(Vec<(Request, Result<Granted, TakeReply>)>),
     Advance(Vec<Progress>),
+}
+
+#[derive(Debug)]
+struct Request {
+    partition: TopicPartition,
+    generation: Generation,
+    kafka: KafkaPosition,
+}
+
+#[derive(Debug)]
+struct Granted {
+    epoch: OwnerEpoch,
+    anchor: Option<Anchor>,
+    start: Start,
 }
 
 #[derive(Debug)]
@@ -117,7 +136,7 @@ impl Server {
         partitions: Vec<(TopicPartition, Generation)>,
     ) {
         if let Some(session) = self.session(owner, id) {
-            session.lead.push_back(Lead::Take(partitions));
+            session.lead.push_back(Lead::Ask(partitions));
         }
     }
 
@@ -174,6 +193,7 @@ impl Server {
         let mut arrived =
             |sent: usize| (0..sent).take_while(|_| rng.chance(rates.orphan_runs)).count();
         session.lead.truncate(arrived(session.lead.len()));
+        session.lead.retain(|statement| !matches!(statement, Lead::Ask(_)));
         for lane in &mut session.lanes {
             lane.truncate(arrived(lane.len()));
         }
@@ -266,17 +286,41 @@ impl Server {
 
     fn run_lead(&mut self, at: usize, around: &mut Around<'_>) -> Option<Input> {
         let session = &mut self.sessions[at];
-        let (id, server) = (session.id, session.server);
+        let (id, server, open) = (session.id, session.server, session.open);
         match session.lead.pop_front()? {
-            Lead::Take(partitions) => {
-                let replies = partitions
+            Lead::Ask(partitions) => {
+                let ask = |(partition, generation)| {
+                    let kafka = around.broker.position(index_of(&partition));
+                    Request { partition, generation, kafka }
+                };
+                let requests = partitions.into_iter().map(ask).collect();
+                session.lead.push_front(Lead::Claim(requests));
+                None
+            }
+            Lead::Claim(requests) => {
+                let granted = requests
                     .into_iter()
-                    .map(|(partition, generation)| {
-                        let reply = self.take(index_of(&partition), around);
-                        (partition, generation, reply)
+                    .map(|request| {
+                        let granted = self.claim(&request, around);
+                        (request, granted)
                     })
                     .collect();
-                Some(Input::Taken(id, replies))
+                // What follows is sent by a client that got the answer.
+                if open {
+                    self.sessions[at].lead.push_front(Lead::Settle(granted));
+                }
+                None
+            }
+            Lead::Settle(granted) => {
+                let replies = granted.into_iter().map(|(request, granted)| {
+                    let Request { partition, generation, .. } = request;
+                    let reply = granted.map_or_else(
+                        |refused| refused,
+                        |granted| self.settle(index_of(&partition), &granted, around.checker),
+                    );
+                    (partition, generation, reply)
+                });
+                Some(Input::Taken(id, replies.collect()))
             }
             Lead::Advance(progress) => {
                 if server != self.life && self.db.guards.lock_check {
@@ -288,17 +332,37 @@ impl Server {
         }
     }
 
-    fn take(&mut self, partition: usize, around: &mut Around<'_>) -> TakeReply {
+    fn claim(&mut self, request: &Request, around: &mut Around<'_>) -> Result<Granted, TakeReply> {
         if around.rng.chance(around.rates.take_busy) {
-            return TakeReply::Busy;
+            return Err(TakeReply::Busy);
         }
         if around.rng.chance(around.rates.take_halted) {
-            return TakeReply::Halted(Reason::LogChanged);
+            return Err(TakeReply::Halted(Reason::NoPosition));
         }
-        let known = self.db.tables.streams[partition].known;
-        let position = around.broker.position_for_take(partition, known);
-        let (epoch, next, anchor) = self.db.take(partition, position, around.checker);
-        TakeReply::Claimed(Claim { stream: stream_of(partition), epoch, next, anchor })
+        let partition = index_of(&request.partition);
+        let (epoch, next, anchor) = self.db.claim(partition, around.checker);
+        // The decision is the product's own.
+        Ok(Granted { epoch, anchor, start: start_position(next, &request.kafka) })
+    }
+
+    fn settle(&mut self, partition: usize, granted: &Granted, checker: &mut Checker) -> TakeReply {
+        let (stream, epoch) = (stream_of(partition), granted.epoch);
+        match granted.start {
+            Start::Halt(reason) => {
+                checker.require(false, "take", || format!("{partition} halts: {reason:?}"));
+                TakeReply::Halted(reason)
+            }
+            Start::Resume(next) => {
+                TakeReply::Claimed(Claim { stream, epoch, next, anchor: granted.anchor })
+            }
+            Start::Move(next, _) => {
+                if self.db.reposition(Writer { partition, epoch }, next, checker) {
+                    TakeReply::Claimed(Claim { stream, epoch, next, anchor: None })
+                } else {
+                    TakeReply::Busy
+                }
+            }
+        }
     }
 
     fn run_lane(

@@ -7,7 +7,7 @@ use super::scheduler::Removed;
 use crate::pipeline::state::Guard;
 
 /// Seeds within which the removal must be noticed.
-const BOUND: u64 = 20_000;
+const BOUND: u64 = 60_000;
 
 /// Runs seeds without a guard until one breaks a promise, which must be one of `expected`.
 #[track_caller]
@@ -81,6 +81,11 @@ fn a_slow_lane_that_ignores_letters_is_noticed() {
 #[test]
 fn progress_written_by_a_former_owner_is_noticed() {
     noticed(without_sql(|g| g.owner_advances = false), &["INV-10"]);
+}
+
+#[test]
+fn a_position_written_by_a_former_owner_is_noticed() {
+    noticed(without_sql(|g| g.owner_repositions = false), &["INV-10"]);
 }
 
 #[test]

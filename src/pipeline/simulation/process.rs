@@ -9,13 +9,17 @@ use super::model_sessions::ProcessId;
 use super::swarm::Swarm;
 use super::workload::Workload;
 use crate::fault::{Decision, Fault, FaultKind};
-use crate::group::Group;
+use crate::group::{Group, GroupReply};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::input::{Input, Lane};
 use crate::pipeline::state::{State, StateConfig};
 use crate::record::SessionId;
-use crate::verdict::Reason;
+use crate::verdict::{Reason, Verdict};
 
+/// Transactions in flight on the fast lanes.
+const FAST_CAPACITY: usize = 4;
+/// Requests in flight on the slow lane.
+const SLOW_CAPACITY: usize = 2;
 /// Records' weight that a consumer thread may have delivered and not got back.
 const POLL_BUDGET: usize = 16_000;
 
@@ -44,6 +48,10 @@ pub(super) struct Process {
     pub(super) drained: bool,
     /// Aggregates of groups in flight in the session.
     in_flight: Vec<usize>,
+    /// Requests in flight in the session: fast, slow, barriers.
+    requests: [usize; 3],
+    /// Records whose outcome an answer told, by verdict, and that were not reported yet.
+    unreported: [u64; 8],
     /// Weight of records delivered and not given back.
     pub(super) held: usize,
 }
@@ -63,6 +71,8 @@ impl Process {
             draining: false,
             drained: false,
             in_flight: Vec::new(),
+            requests: [0; 3],
+            unreported: [0; 8],
             held: 0,
         }
     }
@@ -80,14 +90,19 @@ impl Process {
             Input::Polled(events) => {
                 self.held += events.iter().map(|e| e.record.weight()).sum::<usize>();
             }
-            Input::Replied { session, groups, .. } if self.session == Some(*session) => {
-                for (group, _) in groups {
+            Input::Replied { session, lane, groups } if self.session == Some(*session) => {
+                self.requests[usize::from(*lane == Lane::Slow)] -= 1;
+                for (group, reply) in groups {
                     let aggregate = aggregate_of(group, work);
                     if let Some(at) = self.in_flight.iter().position(|a| Some(*a) == aggregate) {
                         self.in_flight.swap_remove(at);
                     }
+                    if let GroupReply::Done { verdicts, .. } = reply {
+                        verdicts.iter().for_each(|v| self.unreported[index_of_verdict(*v)] += 1);
+                    }
                 }
             }
+            Input::Advanced(session, _) if self.session == Some(*session) => self.requests[2] -= 1,
             _ => {}
         }
     }
@@ -98,18 +113,42 @@ impl Process {
         if self.session == Some(id) {
             self.session = None;
             self.in_flight.clear();
+            self.requests = [0; 3];
         }
+    }
+
+    /// A barrier is sent: one at a time.
+    pub(super) fn sends_barrier(&mut self, checker: &mut Checker) {
+        let id = self.id;
+        self.requests[2] += 1;
+        checker.require(self.requests[2] == 1, "barrier", || format!("{id:?} sends two barriers"));
+    }
+
+    /// Outcomes are reported: only such as an answer of the database told (INV-13).
+    pub(super) fn reports(&mut self, verdict: Verdict, count: u64, checker: &mut Checker) {
+        let told = &mut self.unreported[index_of_verdict(verdict)];
+        let id = self.id;
+        checker.require(count <= *told, "INV-13", || {
+            format!("{id:?} reports {count} {verdict:?}, the database told {told}")
+        });
+        *told = told.saturating_sub(count);
     }
 
     /// Work is sent to a lane: looks whether it may be.
     pub(super) fn sends(
         &mut self,
+        lane: Lane,
         session: SessionId,
         groups: &[Group],
-        work: &Workload,
-        checker: &mut Checker,
+        (work, checker): (&Workload, &mut Checker),
     ) {
         let id = self.id;
+        let (at, capacity) =
+            if lane == Lane::Fast { (0, FAST_CAPACITY) } else { (1, SLOW_CAPACITY) };
+        self.requests[at] += 1;
+        checker.require(self.requests[at] <= capacity, "INV-11", || {
+            format!("{id:?} has more than {capacity} requests in flight")
+        });
         checker.require(self.session == Some(session), "session", || {
             format!("{id:?} sends groups through {session:?}, open is {:?}", self.session)
         });
@@ -140,6 +179,11 @@ impl Process {
     pub(super) fn is_quiet(&self) -> bool {
         self.in_flight.is_empty()
     }
+}
+
+/// Where a verdict is counted.
+pub(super) fn index_of_verdict(verdict: Verdict) -> usize {
+    Verdict::ALL.iter().position(|v| *v == verdict).unwrap_or_default()
 }
 
 fn aggregate_of(group: &Group, work: &Workload) -> Option<usize> {
@@ -191,8 +235,8 @@ fn config(swarm: &Swarm) -> StateConfig {
         max: Duration::from_millis(max),
     };
     StateConfig {
-        fast_capacity: 4,
-        slow_capacity: 2,
+        fast_capacity: FAST_CAPACITY,
+        slow_capacity: SLOW_CAPACITY,
         aggregates_per_transaction: swarm.chunk,
         events_per_group: swarm.events_per_group,
         groups_per_read: 3,

@@ -2,6 +2,7 @@
 
 use super::checker::Violation;
 use super::model_sessions::ProcessId;
+use super::process::index_of_verdict;
 use super::scheduler::{Removed, World};
 use super::swarm::{Rng, Swarm};
 use super::workload::{Draft, Meaning, Target, Workload};
@@ -28,8 +29,7 @@ fn one_aggregate(events: i64) -> Workload {
 }
 
 fn finished(world: &World, verdict: Verdict) -> u64 {
-    let at = Verdict::ALL.iter().position(|v| *v == verdict).unwrap();
-    world.tally.finished[at]
+    world.tally.finished[index_of_verdict(verdict)]
 }
 
 /// A process holds an answer about groups that its coordinator has not seen.
@@ -142,6 +142,27 @@ fn a_poison_event_parks_what_follows_and_delays_nobody_else() -> Result<(), Viol
     let notes: Vec<_> = world.server.db.tables.notes.iter().map(|note| note.unwrap()).collect();
     assert_eq!(notes, [Verdict::Applied, Verdict::DeadLettered, Verdict::Parked, Verdict::Applied]);
     Ok(())
+}
+
+#[test]
+fn a_locked_aggregate_delays_nobody_else() -> Result<(), Violation> {
+    // GIVEN a slow transaction that holds the lock of one aggregate and does not go on.
+    let mut work = Workload::new(1);
+    let (held, free) = (work.aggregate(true, [0, 0]), work.aggregate(true, [0, 0]));
+    work.append(0, Draft::write(held, Some(1)));
+    work.append(0, Draft::write(held, Some(2)).target(Target::Refuses));
+    for version in 1..=20 {
+        work.append(0, Draft::write(free, Some(version)));
+    }
+    let mut world = world(work, 1);
+    world.rates.slow_waits = 1000;
+    // WHEN other aggregates have records behind it, THEN these are applied meanwhile.
+    world.run_until("the other aggregate is applied", |w| {
+        w.server.db.tables.effects[2..].iter().all(|effects| *effects == 1)
+    })?;
+    assert!(world.server.db.tables.streams[0].next < 2, "progress waits (INV-1)");
+    world.rates.slow_waits = 0;
+    finish(&mut world)
 }
 
 #[test]

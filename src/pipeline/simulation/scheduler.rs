@@ -8,14 +8,13 @@ use super::model_kafka::{Broker, Command, Surroundings};
 use super::model_postgres::Guards;
 use super::model_sessions::{Answer, Around, ProcessId, Server};
 use super::oracle::RunFacts;
-use super::process::{Process, describe};
+use super::process::{Process, describe, index_of_verdict};
 use super::swarm::{Rates, Rng, Swarm};
 use super::workload::Workload;
 use crate::fault::{Fault, FaultKind};
-use crate::pipeline::input::{Action, Input, Report};
+use crate::pipeline::input::{Action, Input, Lane, Report};
 use crate::pipeline::state::Guard;
 use crate::record::SessionId;
-use crate::verdict::Verdict;
 
 /// How often things happened, over one or many runs.
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,7 +32,7 @@ pub(super) struct Tally {
     pub(super) halted: u64,
     pub(super) retried: u64,
     pub(super) late_answers: u64,
-    /// Finished records by verdict, in the order of [`Verdict::ALL`].
+    /// Finished records by verdict, in the order of [`crate::verdict::Verdict::ALL`].
     pub(super) finished: [u64; 8],
 }
 
@@ -267,18 +266,20 @@ impl World {
             Action::Pause(partition) => process.consumer.command(Command::Pause(partition)),
             Action::Resume(partition) => process.consumer.command(Command::Resume(partition)),
             Action::Apply { session, groups } => {
-                process.sends(session, &groups, &self.work, &mut self.checker);
+                process.sends(Lane::Fast, session, &groups, (&self.work, &mut self.checker));
                 self.server.send_apply(owner, session, groups, &mut self.rng);
             }
             Action::Read { session, groups } => {
-                process.sends(session, &groups, &self.work, &mut self.checker);
+                process.sends(Lane::Slow, session, &groups, (&self.work, &mut self.checker));
                 self.server.send_read(owner, session, groups);
             }
             Action::Resolve { session, group } => {
-                process.sends(session, std::slice::from_ref(&group), &self.work, &mut self.checker);
+                let alone = std::slice::from_ref(&group);
+                process.sends(Lane::Slow, session, alone, (&self.work, &mut self.checker));
                 self.server.send_resolve(owner, session, group);
             }
             Action::Advance { session, progress } => {
+                process.sends_barrier(&mut self.checker);
                 self.server.send_advance(owner, session, progress);
             }
             Action::Mirror(positions) => {
@@ -303,15 +304,15 @@ impl World {
                 });
                 process.held = held.saturating_sub(weight);
             }
-            Action::Report(report) => self.count(&report),
+            Action::Report(report) => self.count(at, &report),
         }
     }
 
-    fn count(&mut self, report: &Report) {
+    fn count(&mut self, at: usize, report: &Report) {
         match report {
             Report::Finished { verdict, count, .. } => {
-                let at = Verdict::ALL.iter().position(|v| v == verdict).unwrap_or_default();
-                self.tally.finished[at] += count;
+                self.processes[at].reports(*verdict, *count, &mut self.checker);
+                self.tally.finished[index_of_verdict(*verdict)] += count;
             }
             Report::Fenced(_) => self.tally.fenced += 1,
             Report::Halted { .. } => self.tally.halted += 1,

@@ -341,6 +341,9 @@ impl World {
 
     /// Drains every process and compares what is stored with the oracle.
     pub(super) fn drain_and_conclude(&mut self) -> Result<(), Violation> {
+        self.run_until("every record's weight is given back", |w| {
+            w.processes.iter().all(|p| p.held == 0 && p.consumer.told.is_empty())
+        })?;
         self.maintenance = true;
         while self.drain_all() {}
         self.run_until("every process has drained", |w| w.processes.is_empty())?;
