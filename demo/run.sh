@@ -97,9 +97,9 @@ say "database $url"
 
 title "Running pgsluice with config/demo.toml; its tables are demo/schema.sql"
 sql -f demo/schema.sql
-grep -v '^ *#' config/demo.toml | sed "s/.*/  $dim&$plain/"
+grep -Ev '^ *(#|$)' config/demo.toml | sed "s/.*/  $dim&$plain/"
 # At a pace that can be watched. The producer creates the topics, so it goes first.
-start produce "$pgsluice" demo produce --brokers "$brokers" --pace 60ms
+start produce "$pgsluice" demo produce --brokers "$brokers" --pace 40ms
 producer=${children[-1]}
 until_ok "the first event is sent" 30 produce test -s "$work/produce.log"
 admin_port=$(free_port)
@@ -158,25 +158,31 @@ show() { sql -P pager=off -P footer=off -c "$1" | sed 's/^/  /'; }
 
 title "The user's own tables: public.customer, public.orders"
 show "select id, name, email, address, version from public.customer
-      order by id like 'customer-%', id limit 6"
-show "select id, customer_id, total, status, version from public.orders order by id desc limit 4"
+      order by id like 'customer-%', id limit 4"
+show "select id, customer_id, total, status, version from public.orders
+      order by id like 'order-c%', id limit 3"
 title "Beside them the ledger, one row per aggregate: pgsluice.aggregate"
 show "select aggregate_type, aggregate_id, version, deleted, parked_reason
-      from pgsluice.aggregate order by aggregate_id like '%customer-%', aggregate_type, 2 limit 6"
+      from pgsluice.aggregate
+      order by aggregate_id ~ '^(customer-|order-c)', aggregate_type, aggregate_id limit 6"
 title "Every record has one outcome: pgsluice.notification"
 show "select status, reason, count(*) from pgsluice.notification group by 1, 2 order by 1, 2"
-for status in APPLIED DUPLICATE STALE DEAD_LETTERED PARKED; do
-    show "select topic || '/' || partition || '/' || \"offset\" as record, status, reason,
-            event_type, aggregate_id, aggregate_version as version
-          from pgsluice.notification where status = '$status' order by partition, \"offset\" limit 2"
-done
-title "The dead letter, with its reason: pgsluice.dead_letter"
+show "select topic || '/' || partition || '/' || \"offset\" as record, status, event_type, aggregate_id,
+        aggregate_version as version, reason, error
+      from (select *, row_number() over (partition by status order by topic, partition, \"offset\") as nth
+            from pgsluice.notification) n
+      where nth <= 2 order by status, nth"
+title "The dead letters, with their reasons: pgsluice.dead_letter, and the topics …-dlq"
+unpublished() {
+    [ "$(sql -Atc 'select count(*) from pgsluice.dead_letter where published_at is null')" -gt 0 ]
+}
+until_ok "the dead letters are published" 30 pgsluice eval '! unpublished'
 show "select topic || '/' || partition || '/' || \"offset\" as record, disposition, reason, sqlstate,
         constraint_name, aggregate_id, published_at is not null as published
       from pgsluice.dead_letter order by partition, \"offset\" limit 10"
 
 title "The daemon's own view: $admin/status"
-curl -fsS "$admin/status" | head -c 1200 | sed 's/^/  /'
+curl -fsS "$admin/status" | sed 's/,"partitions":\[/,\n "partitions":[\n  /; s/},{"topic"/},\n  {"topic"/g' | sed 's/^/  /'
 echo
 if [ -n "${KEEP:-}" ]; then
     title "Still running; look around, then Ctrl-C"
