@@ -52,8 +52,11 @@ trap 'exit 143' TERM
 start() {
     local name=$1
     shift
+    # In a process group of its own: Ctrl-C reaches this script alone, which ends the rest in order.
+    set -m
     setpriv --pdeathsig TERM "$@" >"$work/$name.log" 2>&1 &
     children+=($!)
+    set +m
 }
 # until_ok WHAT SECONDS LOG COMMAND...: waits until the command succeeds.
 until_ok() {
