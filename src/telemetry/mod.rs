@@ -113,16 +113,22 @@ impl Telemetry {
         tracing::info!(event = "session_opened", session = session.0, "database session opened");
     }
 
-    /// A database session ended, or could not be opened.
+    /// A database session ended, or could not be opened. An outage is one line, not one for each
+    /// attempt: only the first failure and a failure of another kind are news.
     pub fn session_lost(&self, session: SessionId, fault: &Fault) {
-        self.lock_status().session_lost(fault);
+        let news = self.lock_status().session_lost(fault);
         self.0.metrics.session_lost(fault);
-        tracing::warn!(
-            event = "session_lost",
-            session = session.0,
-            error = %fault,
-            "database session lost; waiting for the database"
-        );
+        let session = session.0;
+        if news {
+            tracing::warn!(
+                event = "session_lost",
+                session,
+                error = %fault,
+                "no database session; opening one until it works"
+            );
+        } else {
+            tracing::debug!(event = "session_lost", session, error = %fault, "still no session");
+        }
     }
 
     /// A drain began: no record is polled any more.

@@ -200,9 +200,13 @@ impl Status {
         self.session.opened += 1;
     }
 
-    pub(super) fn session_lost(&mut self, fault: &Fault) {
+    /// Whether this is news: a session was open, or the last attempt failed otherwise.
+    pub(super) fn session_lost(&mut self, fault: &Fault) -> bool {
+        let error = Some(fault.to_string());
+        let news = self.session.open || self.session.last_error != error;
         self.session.open = false;
-        self.session.last_error = Some(fault.to_string());
+        self.session.last_error = error;
+        news
     }
 
     /// Whether the partition is still held: what comes late for another one is not counted.
@@ -327,7 +331,10 @@ mod tests {
     fn it_is_not_ready_without_a_session_or_while_draining() {
         let mut status = running();
         status.assigned(&[]);
-        status.session_lost(&Fault::new(FaultKind::Connection));
+        let lost = Fault::new(FaultKind::Connection);
+        assert!(status.session_lost(&lost), "an open session was lost");
+        assert!(!status.session_lost(&lost), "the same failure again");
+        assert!(status.session_lost(&Fault::new(FaultKind::Deadline)), "another failure");
         assert_eq!(status.readiness(), Err(NotReady::NoSession));
         status.session_opened();
         status.stage = Stage::Draining;
