@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
 use pgsluice::config::{self, Config};
-use pgsluice::pipeline::advance::{KafkaPosition, TakeRequest, take};
 use pgsluice::pipeline::input::TakeReply;
+use pgsluice::pipeline::take::{KafkaPosition, TakeRequest, take};
 use pgsluice::postgres::migrate::migrate;
 use pgsluice::postgres::{Session, SessionEnd};
 use pgsluice::record::{Generation, Header, Offset, RecordId, SessionId, TopicPartition};

@@ -16,7 +16,7 @@ use super::faults::describe;
 use super::log::LogOnly;
 use super::settings;
 use crate::config::{KafkaConfig, StartFrom};
-use crate::pipeline::advance::{Committed, KafkaPosition};
+use crate::pipeline::take::{Committed, KafkaPosition};
 use crate::record::TopicPartition;
 
 /// The offsets client: it has the sink's group but never joins it.

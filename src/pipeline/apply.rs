@@ -4,94 +4,24 @@
 //! Nothing is decided here. The statement moves the ledger first and writes only for the groups
 //! that moved; a group it refuses comes back untouched, for the slow lane to look at.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio_postgres::types::ToSql;
 
-use crate::config::{EventJson, NotificationConfig, NotificationWrite};
-use crate::event::{Content, Envelope, Event, RouteId};
+use crate::event::{Event, RouteId};
 use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupKind, GroupReply};
-use crate::postgres::{FaultPolicy, Lane};
-use crate::route::{CompiledAction, Plan};
+use crate::postgres::Lane;
+use crate::route::CompiledAction;
 use crate::store::binder::Extent;
 use crate::store::fold::{Folded, fold};
 use crate::store::group_move::{GroupMove, bind};
-use crate::store::notification::{self, Note, Trouble};
-use crate::store::progress::SinkId;
-use crate::store::query::Query;
-use crate::store::statement::{Guard, Notify, Shape, Statements};
-use crate::verdict::{GapPolicy, Verdict};
+use crate::store::statement::{Guard, Shape};
+use crate::verdict::Verdict;
 
-/// What fast and slow lane need to know; the same for the whole session.
-#[derive(Debug)]
-pub struct ApplyContext {
-    /// The routes, compiled for this session.
-    pub plan: Plan,
-    /// The sink's key in the database.
-    pub sink: SinkId,
-    /// The statements written so far.
-    pub statements: Statements,
-    /// Which outcomes leave a row.
-    pub notification: NotificationConfig,
-    /// What happens where versions are missing.
-    pub gaps: GapPolicy,
-    /// What follows from a fault.
-    pub faults: FaultPolicy,
-    /// How long an answer may take before the session is given up.
-    pub deadline: Duration,
-    /// Where the coordinator's clock began.
-    pub clock: Instant,
-}
-
-impl ApplyContext {
-    /// Whether a verdict leaves a notification.
-    pub(super) fn notes(&self, verdict: Verdict) -> bool {
-        match self.notification.write {
-            NotificationWrite::All => true,
-            NotificationWrite::Failures => is_failure(verdict),
-            NotificationWrite::None => false,
-        }
-    }
-
-    /// Whether a verdict's notification carries the event.
-    pub(super) fn shows_event(&self, verdict: Verdict) -> bool {
-        match self.notification.event_json {
-            EventJson::All => true,
-            EventJson::Failures => is_failure(verdict),
-            EventJson::None => false,
-        }
-    }
-
-    /// What is noted of these events when they are applied.
-    pub(super) fn notify<'a>(&self, events: impl IntoIterator<Item = &'a Event>) -> Notify {
-        if !self.notes(Verdict::Applied) {
-            return Notify::Nothing;
-        }
-        Notify::Row {
-            context: events.into_iter().any(|event| has_context(&event.envelope)),
-            json: self.shows_event(Verdict::Applied),
-        }
-    }
-}
-
-/// Outcomes that somebody has to look at.
-fn is_failure(verdict: Verdict) -> bool {
-    match verdict {
-        Verdict::Rejected | Verdict::DeadLettered | Verdict::Parked | Verdict::Discarded => true,
-        Verdict::Applied | Verdict::Duplicate | Verdict::Stale | Verdict::Skipped => false,
-    }
-}
-
-fn has_context(envelope: &Envelope) -> bool {
-    envelope.tenant.is_some()
-        || envelope.user.is_some()
-        || envelope.nonce.is_some()
-        || envelope.transaction_id.is_some()
-        || envelope.correlation_id.is_some()
-        || envelope.causation_id.is_some()
-}
+use super::context::ApplyContext;
+use super::skip::skip;
 
 /// Applies groups of one kind (and, for writes, one route) and gives every group back with its
 /// answer.
@@ -227,51 +157,6 @@ async fn run(
         }
     }
     Ok(gaps)
-}
-
-/// Notes skipped records; the ledger is not touched.
-async fn skip(lane: &Lane, context: &ApplyContext, groups: &[Group]) -> Vec<GroupReply> {
-    let notes: Vec<Note<'_>> = groups.iter().flat_map(|group| skipped(context, group)).collect();
-    let mut query = Query::default();
-    let written = if notes.is_empty() {
-        Ok(())
-    } else {
-        query.text = notification::insert(context.statements.schema(), &notes, None, &mut query);
-        within(context.deadline, async {
-            let prepared = lane.prepared(&query.text, &query.types).await?;
-            let done = lane.client().execute(&prepared, &query.parameters()).await;
-            done.map(|_| ()).map_err(|error| Fault::from_postgres(&error))
-        })
-        .await
-    };
-    groups.iter().map(|group| skip_reply(group, &written)).collect()
-}
-
-/// The notes of a group of skips, where the configuration wants them.
-pub(super) fn skipped<'a>(context: &ApplyContext, group: &'a Group) -> Vec<Note<'a>> {
-    if !context.notes(Verdict::Skipped) {
-        return Vec::new();
-    }
-    let note = |event: &'a Event| Note {
-        stream: group.origin.stream,
-        event,
-        verdict: Verdict::Skipped,
-        reason: match &event.content {
-            Content::Skip(reason) | Content::Halt(reason) => Some(*reason),
-            Content::Write(_) | Content::Poison(_) => None,
-        },
-        trouble: Trouble::default(),
-        json: context.shows_event(Verdict::Skipped),
-    };
-    group.events.iter().map(note).collect()
-}
-
-/// The answer for a group of skips.
-pub(super) fn skip_reply(group: &Group, written: &Result<(), Fault>) -> GroupReply {
-    match written {
-        Ok(()) => GroupReply::Done { verdicts: vec![Verdict::Skipped; group.events.len()], gap: 0 },
-        Err(fault) => GroupReply::Failed(fault.clone()),
-    }
 }
 
 /// Waits for an answer, but not for ever: without one nobody knows what happened, and the session

@@ -6,6 +6,7 @@
 pub mod advance;
 pub mod apply;
 pub mod backoff;
+pub mod context;
 pub mod decode;
 pub mod frontier;
 pub mod input;
@@ -19,8 +20,10 @@ pub mod resolve;
 mod sessions;
 #[cfg(test)]
 mod simulation;
+mod skip;
 mod start;
 pub mod state;
+pub mod take;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

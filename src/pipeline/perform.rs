@@ -18,10 +18,12 @@ use crate::store::name::Schema;
 use crate::store::statement::Statements;
 use crate::verdict::GapPolicy;
 
-use super::advance::{self, TakeRequest};
-use super::apply::{self, ApplyContext};
+use super::advance;
+use super::apply;
+use super::context::ApplyContext;
 use super::input::{Input, Lane, TakeReply};
 use super::resolve;
+use super::take::{self, TakeRequest};
 
 /// How long Kafka may take to tell its positions before the take is asked for again.
 const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -208,7 +210,7 @@ impl Live {
                 Some(TakeRequest { partition, generation, kafka })
             })
             .collect();
-        Outcome::Input(match advance::take(&self.session, &around.owner, requests).await {
+        Outcome::Input(match take::take(&self.session, &around.owner, requests).await {
             Ok(replies) => Input::Taken(id, replies),
             Err(fault) => Input::SessionLost(id, fault),
         })

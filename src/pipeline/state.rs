@@ -11,13 +11,13 @@
 //!
 //! | file | what it decides |
 //! | --- | --- |
-//! | `state.rs` | what an input means: assignment, records, take, barrier, drain |
-//! | `state/reply.rs` | what follows from a group's reply |
+//! | `state.rs` | what records, replies and the barrier's answer mean |
 //! | `state/schedule.rs` | what goes to which lane, and when to advance |
+//! | `state/failure.rs` | what follows from a group that failed |
+//! | `state/take.rs` | how reading of a partition begins |
 //! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,69 +25,25 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::event::{Content, Event};
-use crate::fault::{Decision, Fault, FaultKind};
-use crate::group::{Group, GroupKind, OrderingKey, Origin};
+use crate::group::{Group, GroupKind, GroupReply, OrderingKey, Origin};
 use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
-use crate::verdict::{GapPolicy, Reason, Verdict};
+use crate::verdict::{Reason, Verdict};
 
-use super::backoff::Backoff;
-use super::frontier::Frontier;
-use super::input::{Action, Claim, Input, MirrorPosition, Report, RevokeTicket, TakeReply};
+use super::input::{Action, Input, Lane, MirrorPosition, Report, RevokeTicket};
 use super::partition::{Partition, Phase};
 use super::queue::Queue;
 
+mod config;
+mod failure;
+#[cfg(test)]
+mod guard;
 mod recovery;
-mod reply;
 mod schedule;
+mod take;
 
-/// The pure table from fault to decision.
-pub type Decide = Arc<dyn Fn(&Fault) -> Decision + Send + Sync>;
-
-/// Bounds and policies of the coordinator.
-#[derive(Clone)]
-pub struct StateConfig {
-    /// Transactions in flight on the fast lanes, all together.
-    pub fast_capacity: usize,
-    /// Requests in flight on the slow lane.
-    pub slow_capacity: usize,
-    /// Groups of one route that share a transaction.
-    pub aggregates_per_transaction: usize,
-    /// Events that fold into one group.
-    pub events_per_group: usize,
-    /// Groups that one set-based look reads.
-    pub groups_per_read: usize,
-    /// Records that may run ahead of the oldest unfinished one before a partition is paused.
-    pub unfinished_per_partition: usize,
-    /// What follows when versions are missing.
-    pub gaps: GapPolicy,
-    /// Skipped records leave a notification.
-    pub note_skips: bool,
-    /// Shortest time between two barriers.
-    pub advance_interval: Duration,
-    /// How long a revocation may wait for groups in flight.
-    pub revoke_budget: Duration,
-    /// Between attempts of one group.
-    pub retry: Backoff,
-    /// Between attempts to open a session.
-    pub reopen: Backoff,
-    /// Between attempts of a halted partition.
-    pub halt: Backoff,
-    /// Before a take that could not be had is asked for again.
-    pub retake: Duration,
-    /// Before a partition with a newer owner is taken again, if it is still assigned by then.
-    pub fenced_wait: Duration,
-    /// From fault to decision.
-    pub decide: Decide,
-}
-
-impl fmt::Debug for StateConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StateConfig")
-            .field("fast_capacity", &self.fast_capacity)
-            .field("slow_capacity", &self.slow_capacity)
-            .finish_non_exhaustive()
-    }
-}
+pub use config::{Decide, StateConfig};
+#[cfg(test)]
+pub(crate) use guard::Guard;
 
 /// The database session, as the coordinator sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,20 +101,6 @@ pub struct State {
     out: Vec<Action>,
     #[cfg(test)]
     removed: Option<Guard>,
-}
-
-/// A guard that the simulation removes to show that it would notice.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Guard {
-    /// Progress covers only the contiguous finished prefix.
-    ContiguousPrefix,
-    /// Replies of an older session are ignored.
-    SessionTag,
-    /// Records and replies of an older reading are ignored.
-    GenerationTag,
-    /// One group of an aggregate in flight.
-    OneGroupInFlight,
 }
 
 impl State {
@@ -239,20 +181,6 @@ impl State {
         self.partitions.values().map(|p| p.frontier.unfinished()).sum()
     }
 
-    /// Removes a guard; see [`Guard`].
-    #[cfg(test)]
-    pub(crate) fn remove_guard(&mut self, guard: Guard) {
-        self.removed = Some(guard);
-        if guard == Guard::OneGroupInFlight {
-            self.queue.ignore_busy();
-        }
-    }
-
-    #[cfg(test)]
-    fn guarded_by(&self, guard: Guard) -> bool {
-        self.removed != Some(guard)
-    }
-
     /// Gives weight back to the poll budget.
     fn free(&mut self, weight: usize) {
         if weight > 0 {
@@ -301,14 +229,6 @@ impl State {
         generation: Generation,
     ) -> Option<&mut Partition> {
         self.current(partition, generation).filter(|p| p.phase == Phase::Reading)
-    }
-
-    fn on_assigned(&mut self, partitions: Vec<TopicPartition>) {
-        for partition in partitions {
-            let generation = self.next_generation();
-            self.drop_work(&partition);
-            self.partitions.insert(partition, Partition::new(generation));
-        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -375,64 +295,76 @@ impl State {
         }));
     }
 
-    fn on_session_opened(&mut self, session: SessionId) {
-        if self.session == Session::Opening(session) {
-            self.session = Session::Open(session);
-            self.failed_opens = 0;
-        } else {
-            let unwanted = Fault::new(FaultKind::Bug("a session that nobody asked for"));
-            self.out.push(Action::CloseSession(session, unwanted));
-        }
-    }
-
-    fn on_taken(
-        &mut self,
-        session: SessionId,
-        replies: Vec<(TopicPartition, Generation, TakeReply)>,
-    ) {
+    fn on_replied(&mut self, session: SessionId, lane: Lane, groups: Vec<(Group, GroupReply)>) {
         if !self.current_session(session) {
+            // The session is gone, and with it the keys, counts and weight of its groups.
             return;
         }
-        for (name, generation, reply) in replies {
-            let retake = self.now + self.config.retake;
-            let Some(partition) = self.current(&name, generation) else { continue };
-            if partition.phase != Phase::Taking {
-                continue;
-            }
-            match reply {
-                TakeReply::Claimed(claim) => self.begin_reading(&name, generation, claim),
-                TakeReply::Busy => partition.phase = Phase::Paused { until: retake },
-                TakeReply::Halted(reason) => self.halt(&name, reason, None, None),
-            }
+        let in_flight = match lane {
+            Lane::Fast => &mut self.fast_in_flight,
+            Lane::Slow => &mut self.slow_in_flight,
+        };
+        *in_flight = in_flight.saturating_sub(1);
+        for (group, reply) in groups {
+            self.weight_in_flight = self.weight_in_flight.saturating_sub(group.weight());
+            self.settle(session, lane, group, reply);
         }
     }
 
-    fn begin_reading(&mut self, name: &TopicPartition, generation: Generation, claim: Claim) {
-        let Some(partition) = self.partitions.get_mut(name) else { return };
-        partition.phase = Phase::Reading;
-        partition.origin = Some(Arc::new(Origin {
-            partition: name.clone(),
-            stream: claim.stream,
-            epoch: claim.epoch,
-            generation,
-        }));
-        partition.frontier = Frontier::new(claim.next, claim.anchor);
-        partition.durable = claim.next;
-        let halt_ended = partition.passed_halt();
-        #[cfg(test)]
-        if self.removed == Some(Guard::ContiguousPrefix) {
-            partition.frontier.ignore_prefix();
+    fn settle(&mut self, session: SessionId, lane: Lane, group: Group, reply: GroupReply) {
+        let name = group.origin.partition.clone();
+        let Some(partition) = self.current(&name, group.origin.generation) else {
+            self.discard(group);
+            return;
+        };
+        partition.in_flight = partition.in_flight.saturating_sub(1);
+        // A partition that halts or is being taken away starts nothing new.
+        let reading = partition.phase == Phase::Reading;
+        match reply {
+            GroupReply::Done { verdicts, gap } => self.finish(group, &verdicts, gap),
+            GroupReply::NotOwner => {
+                self.discard(group);
+                self.fence(&name);
+            }
+            GroupReply::Failed(fault) => self.on_failed(session, lane, group, fault),
+            GroupReply::Refused if reading => self.to_read.push_back(group),
+            GroupReply::Unsettled if reading => self.to_resolve.push_back(group),
+            GroupReply::Refused | GroupReply::Unsettled => self.discard(group),
         }
-        self.out.push(Action::Seek {
-            partition: name.clone(),
-            generation,
-            next: claim.next,
-            anchor: claim.anchor,
-        });
-        self.out.push(Action::Report(Report::Taken(name.clone(), claim)));
-        if halt_ended {
-            self.out.push(Action::Report(Report::HaltEnded(name.clone())));
+    }
+
+    /// Every event has its outcome.
+    fn finish(&mut self, group: Group, verdicts: &[Verdict], gap: i64) {
+        debug_assert_eq!(verdicts.len(), group.events.len(), "one verdict an event (INV-5)");
+        if let Some(partition) = self.partitions.get_mut(&group.origin.partition) {
+            for event in &group.events {
+                partition.frontier.finish(&event.record);
+            }
         }
+        for verdict in Verdict::ALL {
+            let count = verdicts.iter().filter(|v| **v == verdict).count() as u64;
+            if count > 0 {
+                self.out.push(Action::Report(Report::Finished {
+                    partition: group.origin.partition.clone(),
+                    verdict,
+                    count,
+                }));
+            }
+        }
+        if gap > 0 {
+            self.out.push(Action::Report(Report::VersionGap(group.origin.partition.clone())));
+        }
+        let letter = |v: &Verdict| matches!(v, Verdict::DeadLettered | Verdict::Parked);
+        if verdicts.iter().any(letter) {
+            self.out.push(Action::Report(Report::LettersWritten));
+        }
+        self.discard(group);
+    }
+
+    /// The group leaves memory; its key may give the next one.
+    fn discard(&mut self, group: Group) {
+        self.queue.release(&group.order);
+        self.free(group.weight());
     }
 
     fn on_advanced(&mut self, session: SessionId, streams: &[StreamId]) {

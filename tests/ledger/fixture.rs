@@ -9,7 +9,8 @@ use pgsluice::event::{
 };
 use pgsluice::fault::{Fault, FaultKind, SqlState};
 use pgsluice::group::{Failure, Group, GroupKind, GroupReply, OrderingKey, Origin};
-use pgsluice::pipeline::apply::{ApplyContext, apply};
+use pgsluice::pipeline::apply::apply;
+use pgsluice::pipeline::context::ApplyContext;
 use pgsluice::pipeline::resolve::{read, resolve};
 use pgsluice::postgres::{FaultPolicy, Session, SessionEnd, migrate};
 use pgsluice::record::{

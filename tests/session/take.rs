@@ -1,9 +1,8 @@
 //! Ownership of partitions, and where reading starts.
 
-use pgsluice::pipeline::advance::{
-    Committed, KafkaPosition, TakeRequest, advance, mirror_tag, take,
-};
+use pgsluice::pipeline::advance::{advance, mirror_tag};
 use pgsluice::pipeline::input::TakeReply;
+use pgsluice::pipeline::take::{Committed, KafkaPosition, TakeRequest, take};
 use pgsluice::record::{Generation, NextOffset};
 
 use crate::place::{Place, partition, progress};

@@ -15,8 +15,8 @@ use super::*;
 use crate::config::{KafkaConfig, StartFrom};
 use crate::event::{Content, Envelope};
 use crate::kafka::positions::Positions;
-use crate::pipeline::advance::{Committed, KafkaPosition};
 use crate::pipeline::mirror::Mirror;
+use crate::pipeline::take::{Committed, KafkaPosition};
 use crate::record::{Offset, OwnerEpoch, StreamId};
 use crate::verdict::Reason;
 

@@ -3,7 +3,7 @@
 
 use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupKind, GroupReply};
-use crate::pipeline::apply::ApplyContext;
+use crate::pipeline::context::ApplyContext;
 use crate::postgres::Session;
 use crate::record::Offset;
 use crate::store::ledger::{self, Look};

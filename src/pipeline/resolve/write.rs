@@ -3,7 +3,7 @@
 use crate::event::{AggregateKey, Content};
 use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupReply};
-use crate::pipeline::apply::ApplyContext;
+use crate::pipeline::context::ApplyContext;
 use crate::store::binder::Bind;
 use crate::store::dead_letter::{self, Letter};
 use crate::store::ledger::{self, Address, Parking};

@@ -9,8 +9,9 @@ use super::checker::Checker;
 use super::model_sessions::ProcessId;
 use super::swarm::{Rates, Rng};
 use super::workload::{Workload, index_of, stream_of};
-use crate::pipeline::advance::{Committed, KafkaPosition, mirror_tag};
+use crate::pipeline::advance::mirror_tag;
 use crate::pipeline::input::{Input, MirrorPosition, RevokeTicket};
+use crate::pipeline::take::{Committed, KafkaPosition};
 use crate::record::{Anchor, Generation, NextOffset, OwnerEpoch, TopicPartition};
 
 /// A committed offset.

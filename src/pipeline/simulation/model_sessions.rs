@@ -12,8 +12,8 @@ use super::swarm::{Rates, Rng};
 use super::workload::{Workload, index_of, stream_of};
 use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupReply, Progress};
-use crate::pipeline::advance::{KafkaPosition, Start, start_position};
 use crate::pipeline::input::{Claim, Input, Lane, TakeReply};
+use crate::pipeline::take::{KafkaPosition, Start, start_position};
 use crate::record::{Anchor, Generation, OwnerEpoch, SessionId, TopicPartition};
 use crate::verdict::Reason;
 

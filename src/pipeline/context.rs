@@ -1,0 +1,80 @@
+//! What the fast and the slow lane share: routes, statements and policies of one session.
+
+use std::time::{Duration, Instant};
+
+use crate::config::{EventJson, NotificationConfig, NotificationWrite};
+use crate::event::{Envelope, Event};
+use crate::postgres::FaultPolicy;
+use crate::route::Plan;
+use crate::store::progress::SinkId;
+use crate::store::statement::{Notify, Statements};
+use crate::verdict::{GapPolicy, Verdict};
+
+/// What fast and slow lane need to know; the same for the whole session.
+#[derive(Debug)]
+pub struct ApplyContext {
+    /// The routes, compiled for this session.
+    pub plan: Plan,
+    /// The sink's key in the database.
+    pub sink: SinkId,
+    /// The statements written so far.
+    pub statements: Statements,
+    /// Which outcomes leave a row.
+    pub notification: NotificationConfig,
+    /// What happens where versions are missing.
+    pub gaps: GapPolicy,
+    /// What follows from a fault.
+    pub faults: FaultPolicy,
+    /// How long an answer may take before the session is given up.
+    pub deadline: Duration,
+    /// Where the coordinator's clock began.
+    pub clock: Instant,
+}
+
+impl ApplyContext {
+    /// Whether a verdict leaves a notification.
+    pub(super) fn notes(&self, verdict: Verdict) -> bool {
+        match self.notification.write {
+            NotificationWrite::All => true,
+            NotificationWrite::Failures => is_failure(verdict),
+            NotificationWrite::None => false,
+        }
+    }
+
+    /// Whether a verdict's notification carries the event.
+    pub(super) fn shows_event(&self, verdict: Verdict) -> bool {
+        match self.notification.event_json {
+            EventJson::All => true,
+            EventJson::Failures => is_failure(verdict),
+            EventJson::None => false,
+        }
+    }
+
+    /// What is noted of these events when they are applied.
+    pub(super) fn notify<'a>(&self, events: impl IntoIterator<Item = &'a Event>) -> Notify {
+        if !self.notes(Verdict::Applied) {
+            return Notify::Nothing;
+        }
+        Notify::Row {
+            context: events.into_iter().any(|event| has_context(&event.envelope)),
+            json: self.shows_event(Verdict::Applied),
+        }
+    }
+}
+
+/// Outcomes that somebody has to look at.
+fn is_failure(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Rejected | Verdict::DeadLettered | Verdict::Parked | Verdict::Discarded => true,
+        Verdict::Applied | Verdict::Duplicate | Verdict::Stale | Verdict::Skipped => false,
+    }
+}
+
+fn has_context(envelope: &Envelope) -> bool {
+    envelope.tenant.is_some()
+        || envelope.user.is_some()
+        || envelope.nonce.is_some()
+        || envelope.transaction_id.is_some()
+        || envelope.correlation_id.is_some()
+        || envelope.causation_id.is_some()
+}

@@ -1,0 +1,58 @@
+//! What follows from a group that failed.
+
+use crate::fault::{Decision, Fault};
+use crate::group::{Failure, Group};
+use crate::record::SessionId;
+
+use super::super::input::{Action, Lane, Report};
+use super::super::partition::Phase;
+use super::State;
+
+impl State {
+    pub(super) fn on_failed(
+        &mut self,
+        session: SessionId,
+        lane: Lane,
+        mut group: Group,
+        fault: Fault,
+    ) {
+        let name = group.origin.partition.clone();
+        match (self.config.decide)(&fault) {
+            Decision::WaitForDatabase => {
+                self.discard(group);
+                self.lose_session(session, fault);
+            }
+            Decision::Stop => {
+                self.discard(group);
+                self.out.push(Action::Stop(fault));
+            }
+            Decision::Halt(reason) => {
+                let at = Some(group.first().offset());
+                self.discard(group);
+                self.halt(&name, reason, Some(fault), at);
+            }
+            Decision::RetryAfter | Decision::Isolate(_) => {
+                let first = group.failure.is_none();
+                let (attempts, since) =
+                    group.failure.as_ref().map_or((0, self.now), |f| (f.attempts, f.since));
+                let attempts = attempts + 1;
+                self.out.push(Action::Report(Report::Retry {
+                    partition: name.clone(),
+                    attempts,
+                    fault: fault.clone(),
+                }));
+                group.failure = Some(Failure { attempts, since, fault });
+                let reading = self.partitions.get(&name).is_some_and(|p| p.phase == Phase::Reading);
+                if !reading {
+                    self.discard(group);
+                } else if first && lane == Lane::Fast {
+                    // The slow lane has the patience that a shared connection must not have.
+                    self.to_resolve.push_back(group);
+                } else {
+                    let wait = self.config.retry.wait(attempts, &mut self.random);
+                    self.retries.push((self.now + wait, group));
+                }
+            }
+        }
+    }
+}
