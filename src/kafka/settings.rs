@@ -27,6 +27,9 @@ pub fn consumer(config: &KafkaConfig, ignored: Option<&str>) -> ClientConfig {
         .set("fetch.max.bytes", "4194304")
         // A small queue fills often; the default of 1 s would then be the time it stays empty.
         .set("fetch.queue.backoff.ms", "10")
+        // A partition that was resumed or sought waits for the request that is under way, and an
+        // idle one takes this long: 0.5 s by default.
+        .set("fetch.wait.max.ms", "100")
         // A topic or partition created later is found in seconds; the default is five minutes.
         .set("topic.metadata.refresh.interval.ms", "10000");
     shared(&mut client, config);

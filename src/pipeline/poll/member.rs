@@ -98,10 +98,13 @@ impl Callbacks {
         });
         warn_unless(done, "assignment refused");
         // Pausing purges what may have been fetched since.
-        warn_unless(consumer.pause(partitions), "pausing new partitions refused");
+        warn_unless(consumer.pause(partitions), "new partitions could not be paused");
         let added = names(partitions);
-        self.changes.send(AssignmentChange::Added(added.clone())).ok();
-        self.events.send(PollEvent::Assigned(added)).ok();
+        // A rebalance that brings nothing is frequent and no news.
+        if !added.is_empty() {
+            self.changes.send(AssignmentChange::Added(added.clone())).ok();
+            self.events.send(PollEvent::Assigned(added)).ok();
+        }
     }
 
     /// Gives partitions up: the run loop has `revoke_budget` to make their progress durable.

@@ -19,6 +19,9 @@ use crate::record::{NextOffset, TopicPartition};
 const SEEK_RETRY: Duration = Duration::from_millis(10);
 /// After this long a partition that keeps refusing is assigned anew.
 const SEEK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long assigning anew takes librdkafka, generously: it is done within the process. A seek
+/// before that could be undone by it.
+const RESTART_TIME: Duration = Duration::from_millis(250);
 /// How often positions beyond the last record are looked for.
 const POSITION_ROUND: Duration = Duration::from_millis(500);
 /// First and longest wait before an unreadable batch is fetched again.
@@ -38,21 +41,22 @@ impl Poller {
             let Some(seeking) = reading.seeking.filter(|seeking| seeking.due <= now) else {
                 continue;
             };
-            let anew = reading.stopped || now.duration_since(seeking.since) > SEEK_PATIENCE;
-            match set_position(&self.member, reading, anew) {
-                Ok(()) => {
-                    reading.seeking = None;
-                    reading.stopped = false;
-                    if !reading.held {
-                        resume(&self.member, [&reading.partition]);
-                    }
-                }
+            if reading.stopped || now.duration_since(seeking.since) > SEEK_PATIENCE {
+                assign_anew(&self.member, reading);
+                reading.restarting(now + RESTART_TIME);
+                continue;
+            }
+            // Resumed first: a seek makes librdkafka look at the partition at once, resuming it
+            // does not. Nothing is polled in between, and the seek outdates what was fetched.
+            if !reading.held {
+                resume(&self.member, [&reading.partition]);
+            }
+            match seek(&self.member, reading) {
+                Ok(()) => reading.seeking = None,
                 Err(error) => {
-                    tracing::debug!(
-                        error = describe(&error),
-                        partition = %reading.partition,
-                        "position not set yet"
-                    );
+                    pause(&self.member, [&reading.partition]);
+                    let (error, partition) = (describe(&error), &reading.partition);
+                    tracing::debug!(error, %partition, "position not set yet");
                     reading.seeking = Some(Seeking { due: now + SEEK_RETRY, ..seeking });
                 }
             }
@@ -111,7 +115,7 @@ impl Poller {
         } else if lacking == 0 {
             // The error was about a position that is fine by now, or an anchor that retention
             // took. Whichever partition it was stands still: start them all again.
-            self.restart_all(Instant::now());
+            self.fetch_again(Instant::now(), true);
         }
     }
 
@@ -126,30 +130,42 @@ impl Poller {
             Some(_) | None => 0,
         };
         self.corrupt = Some((times, now));
-        self.restart_all(now + first.saturating_mul(1 << times.min(16)).min(longest));
+        self.fetch_again(now + first.saturating_mul(1 << times.min(16)).min(longest), false);
     }
 
-    /// Sets every position again, by a new assignment where fetching has stopped.
-    fn restart_all(&mut self, due: Instant) {
+    /// Sets every position again, by a new assignment when fetching may have stopped.
+    fn fetch_again(&mut self, due: Instant, stopped: bool) {
         for reading in self.readings.iter_mut().filter(|reading| reading.is_flowing()) {
             // Until then records of it are dropped; fetching them would be in vain.
             pause(&self.member, [&reading.partition]);
-            reading.stopped = true;
+            reading.stopped = stopped;
             reading.seeking = Some(Seeking { since: due, due });
         }
     }
 }
 
-/// Sets a reading's position by a seek or, where fetching has stopped, by taking the partition
-/// out of the assignment and putting it back at that offset. Group and broker notice neither.
-fn set_position(member: &Member, reading: &Reading, anew: bool) -> KafkaResult<()> {
+/// Sets a reading's position. What was fetched before is thrown away, and the consumer's position
+/// is unknown again until a record was polled, both before this returns.
+fn seek(member: &Member, reading: &Reading) -> KafkaResult<()> {
     let TopicPartition { topic, partition } = &reading.partition;
-    let from = Offset::Offset(reading.fetch_from());
-    if !anew {
-        return member.seek(topic, *partition, from, ASK_TIMEOUT);
-    }
+    member.seek(topic, *partition, Offset::Offset(reading.fetch_from()), ASK_TIMEOUT)
+}
+
+/// Takes a partition out of the assignment and puts it back, which starts its fetching again;
+/// group and broker notice neither. It stays paused: only a seek that succeeded after the
+/// restart proves that nothing of the time before can be polled any more.
+fn assign_anew(member: &Member, reading: &Reading) {
+    pause(member, [&reading.partition]);
+    let TopicPartition { topic, partition } = &reading.partition;
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, *partition, from)?;
-    member.incremental_unassign(&list)?;
-    member.incremental_assign(&list)
+    let from = Offset::Offset(reading.fetch_from());
+    let done = list
+        .add_partition_offset(topic, *partition, from)
+        .and_then(|()| member.incremental_unassign(&list))
+        .and_then(|()| member.incremental_assign(&list));
+    if let Err(error) = done {
+        let (error, partition) = (describe(&error), &reading.partition);
+        tracing::debug!(error, %partition, "partition not assigned anew yet");
+    }
+    pause(member, [&reading.partition]);
 }

@@ -44,6 +44,8 @@ pub(super) struct Reading {
     /// librdkafka gave up fetching it (its position was out of range): only assigning it anew
     /// starts it again.
     pub(super) stopped: bool,
+    /// It was assigned anew: no seek before this time, because it could be undone.
+    not_before: Option<Instant>,
     /// Paused by the coordinator.
     pub(super) held: bool,
 }
@@ -58,6 +60,7 @@ impl Reading {
             anchor: None,
             seeking: None,
             stopped: false,
+            not_before: None,
             held: true,
         }
     }
@@ -74,8 +77,18 @@ impl Reading {
         self.generation = Some(generation);
         self.next = next;
         self.anchor = anchor.filter(|anchor| anchor.offset.0 < next);
-        self.seeking = Some(Seeking { since: now, due: now });
+        let due = self.not_before.map_or(now, |time| time.max(now));
+        self.seeking = Some(Seeking { since: due, due });
         self.held = false;
+    }
+
+    /// Notes that the partition was assigned anew, which is done by `ready`.
+    pub(super) fn restarting(&mut self, ready: Instant) {
+        self.stopped = false;
+        self.not_before = Some(ready);
+        if self.seeking.is_some() {
+            self.seeking = Some(Seeking { since: ready, due: ready });
+        }
     }
 
     /// Ends the reading until the next seek.
@@ -255,6 +268,18 @@ mod tests {
         assert_eq!(reading.reach(10), None);
         assert_eq!(reading.reach(12), Some(GENERATION));
         assert_eq!(reading.reach(12), None);
+    }
+
+    #[test]
+    fn a_seek_waits_until_a_new_assignment_has_come_into_effect() {
+        let now = Instant::now();
+        let ready = now + std::time::Duration::from_secs(1);
+        let mut reading = reading(10, None);
+        reading.stopped = true;
+        reading.restarting(ready);
+        reading.start(GENERATION, 4, None, now);
+        assert_eq!(reading.seeking.map(|seeking| seeking.due), Some(ready));
+        assert_eq!(reading.admit(20, None, || 0), Admission::Drop);
     }
 
     #[test]

@@ -35,20 +35,23 @@ impl Decode for AsSkip {
 struct Broker {
     address: String,
     topic: String,
+    /// Timestamp of all records. Not long ago, or the broker's retention takes them away.
+    now: i64,
     mock: Option<MockCluster<'static, DefaultProducerContext>>,
 }
 
 impl Broker {
     fn start(name: &str) -> Self {
         let topic = format!("{name}-{}", std::process::id());
+        let now = jiff::Timestamp::now().as_millisecond();
         if let Some(address) = std::env::var("PGSLUICE_TEST_KAFKA").ok().filter(|a| !a.is_empty()) {
-            let broker = Self { address, topic, mock: None };
+            let broker = Self { address, topic, now, mock: None };
             broker.create();
             return broker;
         }
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic(&topic, 2, 1).unwrap();
-        Self { address: mock.bootstrap_servers(), topic, mock: Some(mock) }
+        Self { address: mock.bootstrap_servers(), topic, now, mock: Some(mock) }
     }
 
     /// Creates the topic on a real broker.
@@ -71,7 +74,7 @@ impl Broker {
                 .partition(0)
                 .key("k")
                 .payload(&value)
-                .timestamp(1_700_000_000_000)
+                .timestamp(self.now)
                 .headers(headers);
             producer.send(record).unwrap();
         }
@@ -240,7 +243,7 @@ fn records_are_read_from_the_wanted_position_and_carry_the_generation() {
     let record = &running.events[0].record;
     assert_eq!(record.key.as_deref(), Some(&b"k"[..]));
     assert_eq!(record.value.as_deref(), Some(&b"4"[..]));
-    assert_eq!(record.timestamp, Some(1_700_000_000_000));
+    assert_eq!(record.timestamp, Some(broker.now));
     assert_eq!(record.header("h").and_then(|h| h.value.as_deref()), Some(&b"1"[..]));
 
     // Reading again from an earlier position, with the anchor before it.
@@ -385,9 +388,9 @@ fn what_kafka_knows_of_a_partition_is_read_without_joining_the_group() {
     assert_eq!(ask(StartFrom::Error), known(None, None));
     if broker.mock.is_none() {
         // The mock cluster knows no times. All records are older than this one.
-        let later = jiff::Timestamp::from_second(1_800_000_000).unwrap();
+        let later = jiff::Timestamp::from_millisecond(broker.now + 1).unwrap();
         assert_eq!(ask(StartFrom::At(later)), known(None, Some(5)));
-        let earlier = jiff::Timestamp::from_second(1_600_000_000).unwrap();
+        let earlier = jiff::Timestamp::from_millisecond(broker.now).unwrap();
         assert_eq!(ask(StartFrom::At(earlier)), known(None, Some(0)));
     }
 
@@ -450,6 +453,24 @@ fn a_dead_broker_is_reported_once_and_its_return_as_well() {
         assert!(!matches!(event, PollEvent::Unreachable), "reported twice");
         matches!(event, PollEvent::Reachable)
     });
+    running.close();
+}
+
+#[test]
+fn an_unreadable_batch_is_reported_and_fetched_again_without_a_gap() {
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    let broker = Broker::start("poll-corrupt");
+    let Some(mock) = &broker.mock else { return };
+    broker.produce_numbers(5);
+    let mut running = Running::assigned(&broker, 1 << 20);
+    let unreadable = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG;
+    mock.request_errors(RDKafkaApiKey::Fetch, &[unreadable; 3]);
+    running.seek(&broker, 1, 0, None);
+    running.until("trouble", |event| {
+        matches!(event, PollEvent::Trouble { fault: PollFault::Corrupt, .. })
+    });
+    running.until_events(5);
+    assert_eq!(running.offsets(), [0, 1, 2, 3, 4]);
     running.close();
 }
 
