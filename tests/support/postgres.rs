@@ -173,13 +173,13 @@ impl Database {
     /// Runs statements that give no rows.
     #[track_caller]
     pub(crate) fn execute(&self, sql: &str) {
-        self.connect().batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        self.connect().batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// All rows of a query, every value as text, `None` for NULL.
     #[track_caller]
     pub(crate) fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// [`Self::rows`] where the database may be down or the tables may not be there yet.
