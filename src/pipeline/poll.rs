@@ -13,11 +13,14 @@
 //! | an error | judges it by [`crate::kafka::faults`]; an error is never the end of the stream |
 
 mod budget;
+mod flow;
+mod gate;
 mod member;
 mod position;
 mod reading;
 mod record;
 mod thread;
+mod trouble;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};

@@ -8,9 +8,11 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::PollEvent;
+use super::flow::{pause, resume};
 use super::member::Member;
 use super::reading::{Reading, Seeking, Span};
-use super::thread::{ASK_TIMEOUT, Poller, pause, resume};
+use super::thread::Poller;
+use super::trouble::ASK_TIMEOUT;
 use crate::kafka::faults::describe;
 use crate::record::{NextOffset, TopicPartition};
 
