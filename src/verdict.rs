@@ -242,7 +242,7 @@ pub enum Judgement {
 /// | # | condition | outcome |
 /// | --- | --- | --- |
 /// | 1 | same stream, offset not above the stored one | settled: DUPLICATE |
-/// | – | aggregate parked | PARKED |
+/// | – | aggregate parked, unless the record stands in another partition than the stored one and its version is not newer: then rule 2 | PARKED |
 /// | – | deleted, and the event stands later in the same partition | apply, whatever the version |
 /// | 2 | version lower | STALE |
 /// | 2 | version equal, same event id | DUPLICATE |
@@ -259,7 +259,7 @@ pub fn judge(row: Option<&LedgerRow>, event: &Candidate<'_>, gaps: GapPolicy) ->
         if same_stream && event.id.offset <= row.position.offset {
             return Judgement::Settled;
         }
-        if row.parked {
+        if row.parked && !took_effect_before(row, event, same_stream) {
             return Judgement::Park(Reason::AggregateParked);
         }
     }
@@ -293,6 +293,20 @@ pub fn judge(row: Option<&LedgerRow>, event: &Candidate<'_>, gaps: GapPolicy) ->
     Judgement::Apply { gap }
 }
 
+/// The record stands in another partition than the row's position, and the aggregate holds its
+/// version or a newer one. Rule 1 recognises re-deliveries of the row's own stream only: parking
+/// this record could park one that took effect already (INV-4).
+fn took_effect_before(row: &LedgerRow, event: &Candidate<'_>, same_stream: bool) -> bool {
+    let elsewhere = !same_stream && !row.earlier_log;
+    match (event.version, row.version) {
+        (Some(version), Some(stored)) if elsewhere => {
+            version < stored
+                || (version == stored && row.event_id.as_deref() == Some(event.event_id))
+        }
+        _ => false,
+    }
+}
+
 impl LedgerRow {
     /// The row after `event` was applied on it.
     pub fn applied(row: Option<&Self>, event: &Candidate<'_>, deletes: bool) -> Self {
@@ -311,5 +325,50 @@ impl LedgerRow {
             parked: false,
             earlier_log: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Offset, StreamId};
+
+    fn at(stream: i32, offset: i64) -> RecordId {
+        RecordId { stream: StreamId(stream), offset: Offset(offset) }
+    }
+
+    fn parked_at_version_2() -> LedgerRow {
+        LedgerRow {
+            version: Some(AggregateVersion(2)),
+            event_id: Some("e2".into()),
+            position: at(1, 7),
+            deleted: false,
+            parked: true,
+            earlier_log: false,
+        }
+    }
+
+    fn judged(id: RecordId, event_id: &str, version: Option<i64>) -> Judgement {
+        let version = version.map(AggregateVersion);
+        let event = Candidate { id, event_id, version, redrive: false };
+        judge(Some(&parked_at_version_2()), &event, GapPolicy::Apply)
+    }
+
+    #[test]
+    fn a_parked_aggregate_parks_what_is_later_or_cannot_be_told() {
+        let park = Judgement::Park(Reason::AggregateParked);
+        assert_eq!(judged(at(1, 8), "e3", Some(3)), park);
+        assert_eq!(judged(at(1, 8), "e1", Some(1)), park, "after the poison, in its own log");
+        assert_eq!(judged(at(2, 1), "e3", Some(3)), park);
+        assert_eq!(judged(at(2, 1), "other", Some(2)), park, "in conflict, to be seen on release");
+        assert_eq!(judged(at(2, 1), "e", None), park);
+    }
+
+    #[test]
+    fn what_took_effect_from_another_partition_is_not_parked_when_it_comes_again() {
+        let stale = Judgement::Note(Verdict::Stale, Reason::VersionLower);
+        assert_eq!(judged(at(2, 1), "e1", Some(1)), stale);
+        let repeated = Judgement::Note(Verdict::Duplicate, Reason::EventRepeated);
+        assert_eq!(judged(at(2, 2), "e2", Some(2)), repeated);
     }
 }
