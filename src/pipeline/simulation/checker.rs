@@ -215,9 +215,14 @@ impl Checker {
             let unmatched = self.work.records[rec].meaning == Meaning::Unmatched;
             if tables.letters[previous].is_some() && !unmatched {
                 let place = self.place(rec);
-                let letter = tables.letters[rec];
-                self.require(letter == Some(Disposition::Parked), "INV-8", || {
-                    format!("{place} has {letter:?} behind a dead letter")
+                let note = tables.notes[rec];
+                // A copy of an older event that comes through another partition is known as such.
+                let spread = self.work.records[rec]
+                    .aggregate
+                    .is_some_and(|a| !self.work.aggregates[a].is_single());
+                let late = spread && matches!(note, Some(Verdict::Stale | Verdict::Duplicate));
+                self.require(late || note == Some(Verdict::Parked), "INV-8", || {
+                    format!("{place} ended as {note:?} behind a dead letter")
                 });
             }
         }
