@@ -38,8 +38,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::fault::{Fault, FaultKind};
-use crate::group::{Group, GroupReply};
 use crate::postgres::Session;
 use crate::publish::{self, Desk};
 use crate::record::{SessionId, TopicPartition};
@@ -55,7 +53,10 @@ use self::poll::{Budget, Command, Consumer, PollEvent};
 use self::state::State;
 
 /// Work under way: each piece ends in an outcome.
-type Work = FuturesUnordered<Pin<Box<dyn Future<Output = Outcome>>>>;
+type Work = FuturesUnordered<Piece>;
+
+/// One of them.
+type Piece = Pin<Box<dyn Future<Output = Outcome>>>;
 
 /// How much is taken from the consumer thread and from finished work before time is looked at.
 const BURST: usize = 64;
@@ -216,15 +217,15 @@ impl Pipeline {
             Action::Resume(partition) => self.consumer.send(Command::Resume(partition)),
             Action::Apply { session, groups } => match self.live(session) {
                 Some(live) => self.work.push(Box::pin(live.apply(groups))),
-                None => self.give_back(session, Lane::Fast, groups),
+                None => self.work.push(perform::give_back(session, Lane::Fast, groups)),
             },
             Action::Read { session, groups } => match self.live(session) {
                 Some(live) => self.work.push(Box::pin(live.read(groups))),
-                None => self.give_back(session, Lane::Slow, groups),
+                None => self.work.push(perform::give_back(session, Lane::Slow, groups)),
             },
             Action::Resolve { session, group } => match self.live(session) {
                 Some(live) => self.work.push(Box::pin(live.resolve(group))),
-                None => self.give_back(session, Lane::Slow, vec![group]),
+                None => self.work.push(perform::give_back(session, Lane::Slow, vec![group])),
             },
             Action::Advance { session, progress } => {
                 if let Some(live) = self.live(session) {
@@ -273,16 +274,5 @@ impl Pipeline {
 
     fn live(&self, session: SessionId) -> Option<Live> {
         self.live.as_ref().filter(|live| live.session.id == session).cloned()
-    }
-
-    /// The session of this work is gone: the coordinator counts it out.
-    fn give_back(&mut self, session: SessionId, lane: Lane, groups: Vec<Group>) {
-        let failed = GroupReply::Failed(Fault::new(FaultKind::Connection));
-        let groups = groups.into_iter().map(|group| (group, failed.clone())).collect();
-        self.work.push(Box::pin(std::future::ready(Outcome::Input(Input::Replied {
-            session,
-            lane,
-            groups,
-        }))));
     }
 }

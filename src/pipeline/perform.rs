@@ -18,6 +18,7 @@ use crate::store::name::Schema;
 use crate::store::statement::Statements;
 use crate::verdict::GapPolicy;
 
+use super::Piece;
 use super::advance;
 use super::apply;
 use super::context::ApplyContext;
@@ -145,6 +146,14 @@ pub(super) fn gap_policy(config: &Config) -> GapPolicy {
 /// Runs a blocking call on a thread of its own; `None` when it panicked.
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(call).await.ok()
+}
+
+/// Groups whose session is gone before they could be sent: the coordinator counts them out.
+pub(super) fn give_back(session: SessionId, lane: Lane, groups: Vec<Group>) -> Piece {
+    let failed = GroupReply::Failed(Fault::new(FaultKind::Connection));
+    let groups = groups.into_iter().map(|group| (group, failed.clone())).collect();
+    let replied = Outcome::Input(Input::Replied { session, lane, groups });
+    Box::pin(std::future::ready(replied))
 }
 
 /// An open session, and the work that goes through it.
