@@ -56,6 +56,8 @@ pub(super) struct Broker {
     tickets: u64,
     /// The operator added a route for what was unmatched.
     pub(super) new_route: bool,
+    /// The operator mended the configuration where it says to stop.
+    pub(super) mended: bool,
 }
 
 impl Broker {
@@ -72,6 +74,7 @@ impl Broker {
             revocations: Vec::new(),
             tickets: 0,
             new_route: false,
+            mended: false,
         }
     }
 
@@ -272,11 +275,8 @@ impl Consumer {
                 let Some(entry) = log.get(reading.position as usize) else { break };
                 reading.position += 1;
                 let Some(rec) = *entry else { continue };
-                let mut event = if around.broker.new_route {
-                    around.work.event_after_new_route(rec)
-                } else {
-                    around.work.records[rec].event.clone()
-                };
+                let Broker { new_route, mended, .. } = *around.broker;
+                let mut event = around.work.decoded(rec, new_route, mended);
                 event.record.generation = reading.generation;
                 reading.told = reading.position;
                 events.push(event);

@@ -180,11 +180,35 @@ fn a_missing_table_halts_the_partition_until_it_is_there() -> Result<(), Violati
     }
     assert_eq!(world.server.db.tables.streams[0].next, 0);
     // WHEN the operator creates it.
-    world.server.db.mended = true;
+    world.mend();
     finish(&mut world)?;
     // THEN everything was applied and nothing dead-lettered (INV-7).
     assert_eq!(finished(&world, Verdict::Applied), 2);
     assert_eq!(world.server.db.tables.letters, [None, None]);
+    Ok(())
+}
+
+#[test]
+fn a_record_to_stop_at_is_neither_passed_nor_lost() -> Result<(), Violation> {
+    let mut work = Workload::new(1);
+    let aggregate = work.aggregate(true, [0, 0]);
+    work.append(0, Draft::write(aggregate, Some(1)));
+    work.append(0, Draft::write(aggregate, Some(2)).meaning(Meaning::Halting));
+    work.append(0, Draft::write(aggregate, Some(3)));
+    work.marker(0);
+    let mut world = world(work, 1);
+    // GIVEN a configuration that says to stop at the second record.
+    world.run_until("the partition halts", |w| w.tally.halted > 0)?;
+    for _ in 0..500 {
+        world.step();
+        world.verdict()?;
+    }
+    // THEN what stands before it is finished, and progress waits there.
+    assert_eq!(world.server.db.tables.streams[0].next, 1);
+    // WHEN the operator mends the configuration, THEN all is applied in order.
+    world.mend();
+    finish(&mut world)?;
+    assert_eq!(world.server.db.tables.effects, [1, 1, 1]);
     Ok(())
 }
 

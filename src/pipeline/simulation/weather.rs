@@ -53,7 +53,7 @@ impl World {
             self.hurry();
         }
         if self.rng.chance(self.rates.mend) {
-            self.server.db.mended = true;
+            self.mend();
         }
         if self.rng.chance(self.rates.resume)
             && let Some(process) = self.processes.iter_mut().find(|p| p.stopped)
@@ -62,6 +62,12 @@ impl World {
             let id = process.id;
             self.say(|| format!("{id:?} goes on"));
         }
+    }
+
+    /// The operator mends whatever stands in the way.
+    pub(super) fn mend(&mut self) {
+        self.server.db.mended = true;
+        self.broker.mended = true;
     }
 
     /// Kill -9.
@@ -305,7 +311,7 @@ impl World {
     pub(super) fn calm(&mut self) -> Result<(), Violation> {
         self.say(|| "the faults stop".to_owned());
         self.rates = Rates::default();
-        self.server.db.mended = true;
+        self.mend();
         self.maintenance = false;
         for process in &mut self.processes {
             process.stopped = false;

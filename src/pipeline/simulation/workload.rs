@@ -27,6 +27,8 @@ pub(super) enum Meaning {
     Undecodable,
     /// No route matches it, until the operator adds one.
     Unmatched,
+    /// The configuration says to stop at it, until the operator mends that.
+    Halting,
 }
 
 /// How the target takes the write.
@@ -238,6 +240,7 @@ impl Workload {
             Meaning::Unmatched => {
                 Content::Poison(Poison { reason: Reason::Unmatched, field: None })
             }
+            Meaning::Halting => Content::Halt(Reason::UnmatchedHalt),
         };
     }
 
@@ -245,11 +248,16 @@ impl Workload {
         RouteId(u16::from(spec.aggregate.is_some_and(|a| self.aggregates[a].versioned)))
     }
 
-    /// The record as the decoder sees it once the operator added a route for it.
-    pub(super) fn event_after_new_route(&self, rec: Rec) -> Event {
+    /// The record as the decoder sees it, after what the operator did.
+    pub(super) fn decoded(&self, rec: Rec, new_route: bool, mended: bool) -> Event {
         let spec = &self.records[rec];
         let mut event = spec.event.clone();
-        if spec.meaning == Meaning::Unmatched && spec.aggregate.is_some() {
+        let routed = match spec.meaning {
+            Meaning::Unmatched => new_route && spec.aggregate.is_some(),
+            Meaning::Halting => mended,
+            Meaning::Write | Meaning::Delete | Meaning::Skip | Meaning::Undecodable => false,
+        };
+        if routed {
             let change = Change::Document(Json("1".into()));
             event.content = Content::Write(Write { route: self.route(spec), change });
         }
@@ -352,7 +360,7 @@ pub(super) fn generate(swarm: &Swarm, rng: &mut Rng) -> Workload {
 impl Producer {
     fn next(&mut self, aggregate: usize, shape: Aggregate, swarm: &Swarm, rng: &mut Rng) -> Draft {
         if rng.chance(swarm.odd) {
-            return self.odd(rng.below(12), aggregate, shape, rng);
+            return self.odd(rng.below(13), aggregate, shape, rng);
         }
         self.fresh(aggregate, shape, 1)
     }
@@ -391,6 +399,7 @@ impl Producer {
             9 => {
                 return self.fresh_as(aggregate, shape, 1, (Meaning::Unmatched, Target::Takes));
             }
+            11 => return self.fresh_as(aggregate, shape, 1, (Meaning::Halting, Target::Takes)),
             _ => {}
         }
         match (kind, self.sent.last()) {
