@@ -1,7 +1,13 @@
 //! Batches, bounds, retries, ordering and the end of the process.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use config::ValueKind;
+
+use crate::fault::SqlState;
+use crate::postgres::{FaultPolicy, Override};
 
 use super::read::Section;
 use super::units::Bytes;
@@ -46,13 +52,15 @@ pub enum OnGap {
     Park,
 }
 
-/// Retries of a single aggregate: exponential with full jitter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Retries of a single aggregate: exponential with full jitter; and what is retried at all.
+#[derive(Debug, Clone)]
 pub struct RetryConfig {
     /// The first wait's upper end.
     pub initial: Duration,
     /// The longest wait; not below `initial`.
     pub max: Duration,
+    /// What follows from a fault: the built-in table with the user's own codes moved.
+    pub faults: FaultPolicy,
 }
 
 /// How the process ends.
@@ -107,15 +115,41 @@ impl RetryConfig {
         let config = Self {
             initial: section.duration("initial", bounds.clone()),
             max: section.duration("max", bounds),
+            faults: read_sqlstates(section.table("sqlstate")),
         };
         if config.initial > config.max {
             section.problem("max", "must not be below retry.initial");
         }
         section.not_yet("give_up_after", "giving up on retries: they go on until they succeed");
-        section.not_yet("sqlstate", "decisions for a user's own SQLSTATEs");
         section.finish();
         config
     }
+}
+
+/// Reads the decisions for codes that the user's own triggers raise.
+fn read_sqlstates(section: Section<'_>) -> FaultPolicy {
+    let mut overrides = BTreeMap::new();
+    for (key, value) in section.entries() {
+        // Variables have no lower and upper case; neither have the codes.
+        let Some(code) = SqlState::parse(&key.to_ascii_uppercase()) else {
+            section.problem(key, "expected a SQLSTATE: five letters or digits, such as P0001");
+            continue;
+        };
+        let ValueKind::String(word) = &value.kind else {
+            section.problem(key, "expected retry | isolate | halt");
+            continue;
+        };
+        let Some(decision) = Override::parse(word) else {
+            section.problem(key, "expected retry | isolate | halt");
+            continue;
+        };
+        match FaultPolicy::new(BTreeMap::from([(code, decision)])) {
+            Ok(_) => drop(overrides.insert(code, decision)),
+            Err(refused) => section.problem(key, refused.to_string()),
+        }
+    }
+    // Every code was accepted alone, and codes do not depend on each other.
+    FaultPolicy::new(overrides).unwrap_or_default()
 }
 
 impl ShutdownConfig {

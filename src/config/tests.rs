@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::fault::{Decision, Fault, FaultKind, SqlState};
+use crate::verdict::Reason;
+
 use super::*;
 
 const MINIMAL: [(&str, &str); 4] = [
@@ -151,12 +154,33 @@ fn properties_come_from_variables_and_secrets_from_files() {
 fn what_this_version_does_not_have_is_refused_by_name() {
     let file = "[decode]\nformat = 'cloudevents'\n[group]\norder_by = 'key'\n\
                 atomic_by = 'header:t'\n[dead_letter]\nheaders = 'spring'\nflood = {}\n\
-                [notification]\nretain = {}\n[retry]\ngive_up_after = '1m'\nsqlstate = {}\n\
+                [notification]\nretain = {}\n[retry]\ngive_up_after = '1m'\n\
                 [[route]]\nsql = {}\n[[route]]\nsql = {}\nskip = true\n";
     let problems = problems(file);
-    assert_eq!(problems.len(), 10, "{problems:#?}");
+    assert_eq!(problems.len(), 9, "{problems:#?}");
     for problem in problems {
         assert!(problem.contains("this version does not have"), "{problem}");
+    }
+}
+
+#[test]
+fn decisions_are_moved_for_codes_of_the_users_own_only() {
+    let decide = |config: &Config, code| {
+        let code = SqlState::parse(code).expect("a code");
+        config.retry.faults.decide(&Fault::new(FaultKind::Server(code)))
+    };
+    let variable = [("PGSLUICE__RETRY__SQLSTATE__P0001", "halt")];
+    let config = with_env(&variable).expect("valid");
+    assert_eq!(decide(&config, "P0001"), Decision::Halt(Reason::RaisedException));
+    assert_eq!(decide(&config, "P0002"), Decision::Isolate(Reason::RaisedException));
+
+    let refused = problems(
+        "[retry]\nsqlstate = { P0001 = 'ignore', '57P01' = 'isolate', P1 = 'halt', \
+         '42P01' = 'isolate', P0003 = 'retry' }\n",
+    );
+    assert_eq!(refused.len(), 4, "{refused:#?}");
+    for key in ["P0001: expected retry", "57P01: the server", "P1: expected a", "42P01: the"] {
+        assert!(refused.iter().any(|problem| problem.contains(key)), "{key}: {refused:#?}");
     }
 }
 

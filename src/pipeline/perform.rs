@@ -11,7 +11,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupReply};
 use crate::kafka::positions::Positions;
 use crate::postgres::migrate::{self, MigrateError};
-use crate::postgres::{FaultPolicy, OpenError, Session, SessionEnd};
+use crate::postgres::{OpenError, Session, SessionEnd};
 use crate::record::{Generation, SessionId, TopicPartition};
 use crate::route::{Catalog, Plan};
 use crate::store::name::Schema;
@@ -110,7 +110,7 @@ async fn try_open(around: &Surroundings, id: SessionId) -> Result<Opened, OpenFa
         sink: session.sink,
         notification: config.notification.clone(),
         gaps,
-        faults: FaultPolicy::default(),
+        faults: config.retry.faults.clone(),
         deadline: config.postgres.deadline,
         clock: around.clock.into_std(),
     };

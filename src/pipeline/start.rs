@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use crate::config::{Config, NotificationWrite};
 use crate::kafka::positions::Positions;
-use crate::postgres::FaultPolicy;
 use crate::publish::{Desk, Publisher};
 use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
@@ -91,7 +90,7 @@ fn owner() -> Box<str> {
 
 /// The coordinator's bounds, from the configuration.
 fn state_config(config: &Config) -> StateConfig {
-    let faults = FaultPolicy::default();
+    let faults = config.retry.faults.clone();
     StateConfig {
         fast_capacity: config.postgres.lanes * config.postgres.in_flight,
         slow_capacity: config.postgres.slow_connections,

@@ -12,4 +12,4 @@ pub mod sqlstate;
 pub use connect::SessionEnd;
 pub use lane::Lane;
 pub use session::{OpenError, Session};
-pub use sqlstate::FaultPolicy;
+pub use sqlstate::{FaultPolicy, Override};

@@ -62,9 +62,21 @@ pub enum Override {
     Halt,
 }
 
+impl Override {
+    /// The word of the configuration.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "retry" => Some(Self::Retry),
+            "isolate" => Some(Self::Isolate),
+            "halt" => Some(Self::Halt),
+            _ => None,
+        }
+    }
+}
+
 /// A code that may not be moved: its decision protects the database or the promise itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("sqlstate {0} belongs to the server or the connection and cannot be moved")]
+#[error("the server itself raises {0}; only codes of your own triggers can be moved")]
 pub struct CannotMove(pub SqlState);
 
 /// Turns faults into decisions; pure and complete.
@@ -78,18 +90,24 @@ impl FaultPolicy {
     ///
     /// # Errors
     /// [`CannotMove`] for a code about the connection, the server's health, corruption or our own
-    /// mistakes: dead-lettering on those would turn an outage into lost data (INV-7).
+    /// mistakes, and for `isolate` on what the built-in table retries or halts on: dead-lettering
+    /// on those would turn an outage, a lock or a missing grant into lost data (INV-7).
     pub fn new(overrides: BTreeMap<SqlState, Override>) -> Result<Self, CannotMove> {
-        for code in overrides.keys() {
-            match rule_of(*code) {
-                Some(Rule::Retry | Rule::Isolate | Rule::Halt | Rule::Notice) | None => {}
-                Some(
-                    Rule::Reconnect
-                    | Rule::OutcomeUnknown
-                    | Rule::Wait
-                    | Rule::Fatal
-                    | Rule::Bug
-                    | Rule::NotAnError,
+        for (code, wanted) in &overrides {
+            match (rule_of(*code), wanted) {
+                (Some(Rule::Isolate | Rule::Notice) | None, _)
+                | (Some(Rule::Retry | Rule::Halt), Override::Retry | Override::Halt) => {}
+                (Some(Rule::Retry | Rule::Halt), Override::Isolate)
+                | (
+                    Some(
+                        Rule::Reconnect
+                        | Rule::OutcomeUnknown
+                        | Rule::Wait
+                        | Rule::Fatal
+                        | Rule::Bug
+                        | Rule::NotAnError,
+                    ),
+                    _,
                 ) => return Err(CannotMove(*code)),
             }
         }
@@ -116,7 +134,12 @@ impl FaultPolicy {
             Some(Override::Retry) => return Decision::RetryAfter,
             // A code that users move is one that their own code raises.
             Some(Override::Isolate) => return Decision::Isolate(Reason::RaisedException),
-            Some(Override::Halt) => return Decision::Halt(halt_reason(code)),
+            Some(Override::Halt) => {
+                return Decision::Halt(match rule_of(code) {
+                    Some(Rule::Isolate | Rule::Notice) | None => Reason::RaisedException,
+                    Some(_) => halt_reason(code),
+                });
+            }
             None => {}
         }
         // "No partition of the relation found for row" carries no constraint name: a missing
@@ -268,10 +291,13 @@ mod tests {
             (code("23503"), Override::Retry),
         ]))
         .unwrap();
-        assert_eq!(moved.decide(&server("P0001")), Decision::Halt(Reason::SchemaMismatch));
+        assert_eq!(moved.decide(&server("P0001")), Decision::Halt(Reason::RaisedException));
         assert_eq!(moved.decide(&server("ZZ001")), Decision::Isolate(Reason::RaisedException));
         assert_eq!(moved.decide(&server("23503")), Decision::RetryAfter);
-        for forbidden in ["08006", "57P01", "XX001", "53100", "42601", "28000", "00000"] {
+        for forbidden in [
+            "08006", "57P01", "XX001", "53100", "42601", "28000", "00000", "42P01", "42501",
+            "55P03", "40001",
+        ] {
             let refused = FaultPolicy::new(BTreeMap::from([(code(forbidden), Override::Isolate)]));
             assert_eq!(refused.unwrap_err(), CannotMove(code(forbidden)));
         }
