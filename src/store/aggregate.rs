@@ -78,10 +78,10 @@ impl Row {
         .join(", ");
         let state = match effect {
             Effect::Replace => Some("excluded.state"),
-            // What `jsonb` concatenation means for two objects; anything else replaces. After a
-            // delete there is nothing to merge with.
+            // What `jsonb` concatenation means for two objects; anything else replaces. A
+            // deleted row has no state, so there is nothing to merge with.
             Effect::Merge => Some(
-                "case when not t.deleted and pg_catalog.jsonb_typeof(t.state) = 'object' \
+                "case when pg_catalog.jsonb_typeof(t.state) = 'object' \
                  and pg_catalog.jsonb_typeof(excluded.state) = 'object' \
                  then t.state || excluded.state else excluded.state end",
             ),

@@ -12,6 +12,7 @@ mod support;
 
 mod fixture;
 mod poison;
+mod race;
 mod statements;
 mod targets;
 mod verdicts;

@@ -320,3 +320,23 @@ fn a_chunk_refuses_what_a_single_group_refuses() {
     parking.slow(group(1, vec![document(5, Some(3))]));
     assert_eq!(chunk(&parking, group(1, vec![document(6, Some(5))])), GroupReply::Refused);
 }
+
+#[test]
+fn a_record_that_was_noted_before_is_applied_all_the_same() {
+    // GIVEN records that an earlier configuration skipped
+    let fixture = Fixture::new("noted_before", vec![DOCUMENT]);
+    let skip = |offset| {
+        let mut event = document(offset, None);
+        event.content = Content::Skip(Reason::SkipRoute);
+        event
+    };
+    fixture.fast(vec![skips(1, (5..=8).map(skip).collect())]);
+    // WHEN they are read again, by an event, a group and a chunk
+    assert_eq!(fixture.fast(vec![group(1, vec![document(5, None)])]), [done(&APPLIED)]);
+    let chunk = vec![
+        group_of("a", 1, vec![document(6, None)]),
+        group_of("b", 1, vec![document(7, None), document(8, None)]),
+    ];
+    assert_eq!(fixture.fast(chunk), [done(&APPLIED), done(&[Verdict::Applied; 2])]);
+    assert_eq!(fixture.notes(1)[0], "5|SKIPPED|skip_route");
+}

@@ -5,6 +5,7 @@
 //! that the server turned into ROLLBACK as a success: that happens exactly when a statement before
 //! it failed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::Object;
@@ -24,12 +25,14 @@ use crate::store::statement::Statement;
 pub(super) struct Transaction {
     connection: Option<Object>,
     deadline: Duration,
+    /// The savepoint before the latest event is still there.
+    savepoint: AtomicBool,
 }
 
 impl Transaction {
     /// Takes a connection; no transaction is open yet.
     pub(super) fn new(connection: Object, deadline: Duration) -> Self {
-        Self { connection: Some(connection), deadline }
+        Self { connection: Some(connection), deadline, savepoint: AtomicBool::new(false) }
     }
 
     fn connection(&self) -> Result<&Object, Fault> {
@@ -76,8 +79,12 @@ impl Transaction {
         let parameters: Vec<&(dyn ToSql + Sync)> =
             parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();
         within(self.deadline, async {
+            // The last event's savepoint goes only now, when nothing can make it necessary any more.
+            let again = self.savepoint.swap(true, Ordering::Relaxed);
+            let open =
+                if again { "release savepoint event; savepoint event" } else { "savepoint event" };
             // Preparing can fail (a table is gone) and must then be undone like the statement.
-            connection.batch_execute("savepoint event").await.map_err(fault)?;
+            connection.batch_execute(open).await.map_err(fault)?;
             let prepared = prepared_on(connection, &statement.text, &statement.types).await?;
             let (rows, checked) = join(
                 connection.query(&prepared, &parameters),
