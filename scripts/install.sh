@@ -20,6 +20,7 @@ header() {
 
 need g++ command -v g++
 need make command -v make
+need openssl command -v openssl
 need pkg-config command -v pkg-config
 need libssl-dev header openssl/ssl.h
 need zlib1g-dev header zlib.h

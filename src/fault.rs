@@ -51,8 +51,46 @@ pub enum FaultKind {
     Encode,
     /// The server does not show the session's lock: another server, a pooler, or a lost session.
     LockNotSeen,
+    /// No connection, because of TLS: nothing was sent, an operator mends certificates or modes.
+    Tls(TlsFault),
     /// Answers that the protocol does not allow, or another state that should not be.
     Bug(&'static str),
+}
+
+/// What is wrong with the TLS of a server or with ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TlsFault {
+    /// The server does not speak TLS at all.
+    ServerWithoutTls,
+    /// The certificate's chain does not end at one that is trusted.
+    UnknownCa,
+    /// The certificate is for another host.
+    WrongName,
+    /// The certificate was valid once.
+    Expired,
+    /// The certificate, or our clock, is not yet there.
+    NotYetValid,
+    /// The certificate has another flaw.
+    BadCertificate,
+    /// The handshake failed: no version or cipher in common, or the server refuses our certificate.
+    Handshake,
+}
+
+impl fmt::Display for TlsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ServerWithoutTls => "the server does not offer it and sslmode demands it",
+            Self::UnknownCa => {
+                "the server's certificate is not signed by sslrootcert (without one: by an \
+                 authority that the system trusts)"
+            }
+            Self::WrongName => "the server's certificate does not name the host of postgres.url",
+            Self::Expired => "a certificate of the server's chain has expired",
+            Self::NotYetValid => "a certificate of the server's chain is not yet valid",
+            Self::BadCertificate => "the server's certificate is not acceptable",
+            Self::Handshake => "the handshake failed (versions, ciphers, or our own certificate)",
+        })
+    }
 }
 
 /// A failed attempt, with the names that help an operator and none of the values.
@@ -92,6 +130,7 @@ impl fmt::Display for Fault {
             FaultKind::DriverType => f.write_str("parameter type refused")?,
             FaultKind::Encode => f.write_str("statement could not be encoded")?,
             FaultKind::LockNotSeen => f.write_str("session lock not seen")?,
+            FaultKind::Tls(what) => write!(f, "TLS: {what}")?,
             FaultKind::Bug(what) => write!(f, "unexpected state: {what}")?,
         }
         for (name, value) in

@@ -5,6 +5,7 @@
 //! Every problem is found in one pass and reported with its key and the place it was read from,
 //! see [`load`].
 
+mod connection_text;
 mod decode;
 mod kafka;
 mod limits;
@@ -16,6 +17,7 @@ mod source;
 mod surface;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 pub use decode::{
@@ -24,7 +26,7 @@ pub use decode::{
 pub use kafka::{KafkaConfig, StartFrom};
 pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
 pub use load::{DEFAULT_TOML, load};
-pub use postgres::{Durability, Migrate, PostgresConfig, UrlError};
+pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
 pub use read::{ConfigProblem, ConfigProblems};
 pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
 pub use source::Place;
@@ -32,6 +34,7 @@ pub use surface::{
     AdminConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,
     NotificationConfig, NotificationWrite,
 };
+pub use tls::{Tls, Verification};
 pub use units::Bytes;
 
 /// The whole configuration, checked and resolved.

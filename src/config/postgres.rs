@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres::config::SslMode;
 
+use super::connection_text;
 use super::kafka::read_secret_line;
 use super::read::Section;
+use super::tls::Tls;
 
 /// The database, and the session that writes to it.
 #[derive(Debug, Clone)]
@@ -79,18 +80,39 @@ pub enum UrlError {
     /// A part is missing.
     #[error("names no {0}")]
     Missing(&'static str),
-    /// TLS is asked for.
-    #[error("this version does not have TLS to PostgreSQL; use sslmode=disable or sslmode=prefer")]
-    Tls,
+    /// A mode that does not exist, or `allow`, which this version does not have.
+    #[error("has an sslmode that is not disable, prefer, require, verify-ca or verify-full")]
+    SslMode,
+    /// The system's certificates together with a mode that does not look at the host's name.
+    #[error("has sslrootcert=system, which needs sslmode=verify-full")]
+    SystemRoots,
+    /// A file about TLS holds something else.
+    #[error("names a file by {0} that does not hold PEM that can be read without a password")]
+    NotPem(&'static str),
+    /// The key is not that of the certificate.
+    #[error("has an sslkey that does not belong to the first certificate of sslcert")]
+    WrongKey,
+    /// A parameter about security that would otherwise be dropped.
+    #[error("has the parameter {0}, which this version does not have")]
+    NotSupported(String),
+}
+
+/// Where to connect, with secrets and certificates as their files hold them now.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The driver's part.
+    pub driver: tokio_postgres::Config,
+    /// What TLS needs.
+    pub tls: Tls,
 }
 
 impl PostgresConfig {
-    /// The driver's configuration, with secrets read anew from their files. Blocks for the time
-    /// of reading two small files.
+    /// Where to connect, with secrets and certificates read anew from their files. Blocks for
+    /// the time of reading a few small files.
     ///
     /// # Errors
     /// A file that cannot be read, or a URL that cannot be used.
-    pub fn connect_config(&self) -> Result<tokio_postgres::Config, UrlError> {
+    pub fn connect_config(&self) -> Result<Target, UrlError> {
         let from_file;
         let url = match &self.url_file {
             Some(path) => {
@@ -99,12 +121,12 @@ impl PostgresConfig {
             }
             None => &self.url,
         };
-        let mut config = parse_url(url)?;
+        let mut target = parse_url(url)?;
         if let Some(path) = &self.password_file {
-            config.password(read_secret_line(path).map_err(UrlError::File)?);
+            target.driver.password(read_secret_line(path).map_err(UrlError::File)?);
         }
-        config.connect_timeout(self.connect_timeout);
-        Ok(config)
+        target.driver.connect_timeout(self.connect_timeout);
+        Ok(target)
     }
 
     pub(super) fn read(mut section: Section<'_>) -> Self {
@@ -171,37 +193,28 @@ pub(super) fn is_identifier(name: &str) -> bool {
 }
 
 /// Parses a URL. The driver's own message is dropped: it may hold parts of the URL (INV-9).
-fn parse_url(url: &SecretString) -> Result<tokio_postgres::Config, UrlError> {
-    let text = url.expose_secret();
-    // The driver knows only three modes and would call the others a syntax error.
-    if ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full"]
-        .iter()
-        .any(|mode| text.contains(mode))
-    {
-        return Err(UrlError::Tls);
-    }
-    let config: tokio_postgres::Config = text.parse().map_err(|_| UrlError::Syntax)?;
-    if !matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer) {
-        return Err(UrlError::Tls);
-    }
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+fn parse_url(url: &SecretString) -> Result<Target, UrlError> {
+    let (text, parameters) = connection_text::split(url.expose_secret())?;
+    let mut driver: tokio_postgres::Config = text.parse().map_err(|_| UrlError::Syntax)?;
+    if driver.get_hosts().is_empty() && driver.get_hostaddrs().is_empty() {
         return Err(UrlError::Missing("host"));
     }
-    if config.get_user().is_none() {
+    if driver.get_user().is_none() {
         return Err(UrlError::Missing("user"));
     }
-    if config.get_dbname().is_none() {
+    if driver.get_dbname().is_none() {
         return Err(UrlError::Missing("database"));
     }
-    Ok(config)
+    let tls = parameters.apply(&mut driver)?;
+    Ok(Target { driver, tls })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(url: &str) -> Result<tokio_postgres::Config, UrlError> {
-        parse_url(&SecretString::from(url))
+    fn parse(url: &str) -> Result<(), UrlError> {
+        parse_url(&SecretString::from(url)).map(|_| ())
     }
 
     #[test]
@@ -211,15 +224,6 @@ mod tests {
         assert_eq!(parse("postgres://localhost/app"), Err(UrlError::Missing("user")));
         assert_eq!(parse("postgres://app@localhost"), Err(UrlError::Missing("database")));
         assert_eq!(parse("user=app dbname=app"), Err(UrlError::Missing("host")));
-    }
-
-    #[test]
-    fn tls_is_refused_by_name_and_never_dropped_in_silence() {
-        for mode in ["require", "verify-ca", "verify-full"] {
-            let url = format!("postgres://app@localhost/app?sslmode={mode}");
-            assert_eq!(parse(&url), Err(UrlError::Tls), "{mode}");
-        }
-        assert!(parse("postgres://app@localhost/app?sslmode=disable").is_ok());
     }
 
     #[test]

@@ -209,7 +209,7 @@ fn the_password_file_is_read_again_on_each_connect() {
     let config = with_env(&[("PGSLUICE__POSTGRES__PASSWORD_FILE", &path)]).expect("valid");
     let password = || {
         let connect = config.postgres.connect_config().expect("valid");
-        String::from_utf8(connect.get_password().expect("password").to_vec()).expect("utf-8")
+        String::from_utf8(connect.driver.get_password().expect("password").to_vec()).expect("utf-8")
     };
     assert_eq!(password(), "first");
     std::fs::write(secret.path(), "second").expect("temporary file");

@@ -10,15 +10,15 @@ use deadpool_postgres::Connect;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::types::Type;
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Durability, PostgresConfig};
+use crate::config::{Durability, PostgresConfig, Target};
 use crate::fault::{Fault, FaultKind};
 
 use super::error::sqlstate;
+use super::tls::{self, Refused, Wire};
 
 /// How long a transaction may stand still between two of our statements before the server ends
 /// it: bounds what a stopped process (SIGSTOP) can keep locked.
@@ -117,7 +117,7 @@ pub(super) struct Connected {
 /// Opens the connections of one session.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    target: tokio_postgres::Config,
+    target: Target,
     settings: Settings,
     lifeline: Lifeline,
 }
@@ -134,17 +134,18 @@ struct Settings {
 
 impl Connector {
     pub(super) fn new(
-        mut target: tokio_postgres::Config,
+        mut target: Target,
         config: &PostgresConfig,
         sink: &str,
         lifeline: Lifeline,
     ) -> Self {
         // With several hosts the one that takes writes is meant; with one, the session looks for
         // itself and can say what is wrong.
-        if target.get_hosts().len().max(target.get_hostaddrs().len()) > 1 {
-            target.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        let driver = &mut target.driver;
+        if driver.get_hosts().len().max(driver.get_hostaddrs().len()) > 1 {
+            driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        target.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 6).keepalives_retries(3);
+        driver.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 6).keepalives_retries(3);
         let settings = Settings {
             sink: sink.into(),
             durability: config.durability,
@@ -156,8 +157,8 @@ impl Connector {
     }
 
     /// Opens a connection and sets it up. From here on its end is the end of the session.
-    pub(super) async fn open(&self, role: Role) -> Result<Connected, tokio_postgres::Error> {
-        let (client, connection) = self.target.connect(NoTls).await?;
+    pub(super) async fn open(&self, role: Role) -> Result<Connected, Refused> {
+        let (client, connection) = tls::connect(&self.target).await?;
         let warnings = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(drive(connection, self.lifeline.clone(), Arc::clone(&warnings)));
         self.settings.apply(&client, role).await?;
@@ -177,7 +178,7 @@ impl Connect for Connector {
         >,
     > {
         Box::pin(async {
-            let connected = self.open(Role::Slow).await?;
+            let connected = self.open(Role::Slow).await.map_err(Refused::into_error)?;
             Ok((connected.client, connected.task))
         })
     }
@@ -232,11 +233,7 @@ fn milliseconds(duration: Duration) -> String {
 ///
 /// A session that we close drops the socket here, in the middle of whatever the server was
 /// answering: everything in flight fails at once and its outcome is unknown.
-async fn drive(
-    mut connection: Connection<Socket, NoTlsStream>,
-    lifeline: Lifeline,
-    warnings: Arc<AtomicU64>,
-) {
+async fn drive(mut connection: Wire, lifeline: Lifeline, warnings: Arc<AtomicU64>) {
     tokio::select! {
         biased;
         () = lifeline.closed.cancelled() => {}
@@ -244,10 +241,7 @@ async fn drive(
     }
 }
 
-async fn until_end(
-    connection: &mut Connection<Socket, NoTlsStream>,
-    warnings: &AtomicU64,
-) -> Fault {
+async fn until_end(connection: &mut Wire, warnings: &AtomicU64) -> Fault {
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
             Some(Ok(AsyncMessage::Notice(notice))) => {

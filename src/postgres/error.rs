@@ -9,7 +9,7 @@ use deadpool_postgres::{HookError, TimeoutType};
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::WrongType;
 
-use crate::fault::{Fault, FaultKind, SqlState};
+use crate::fault::{Fault, FaultKind, SqlState, TlsFault};
 
 /// PostgreSQL cuts names to this many bytes; anything longer is not a name but text that a
 /// trigger put into the field, and may hold values.
@@ -92,7 +92,7 @@ fn kind_of(error: &tokio_postgres::Error) -> FaultKind {
         | "error parsing response from server" => FaultKind::Connection,
         "error encoding message to server" => FaultKind::Encode,
         "authentication error" => FaultKind::Server(NOT_AUTHENTICATED),
-        "error performing TLS handshake" => FaultKind::Bug("TLS is not part of this version"),
+        "error performing TLS handshake" => FaultKind::Tls(tls_fault(error)),
         "invalid connection string" | "invalid configuration" => {
             FaultKind::Bug("connection configuration refused by the driver")
         }
@@ -107,6 +107,15 @@ fn kind_of(error: &tokio_postgres::Error) -> FaultKind {
             FaultKind::DriverType
         }
         _ => FaultKind::Bug("answer of an unexpected shape"),
+    }
+}
+
+/// What the driver itself says of TLS; what is wrong with a certificate only [`super::tls`] hears.
+fn tls_fault(error: &tokio_postgres::Error) -> TlsFault {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    match cause.as_deref() {
+        Some("server does not support TLS") => TlsFault::ServerWithoutTls,
+        _ => TlsFault::Handshake,
     }
 }
 

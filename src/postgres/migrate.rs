@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use postgres_protocol::escape::escape_identifier;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, NoTls};
 
 use crate::config::{PostgresConfig, UrlError};
 use crate::fault::{Fault, FaultKind};
+
+use super::tls;
 
 /// Generated: reads `migrations/` when the crate is compiled.
 mod embedded {
@@ -135,11 +137,12 @@ struct Connected {
 impl Connected {
     async fn open(config: &PostgresConfig) -> Result<Self, MigrateError> {
         let mut target = config.connect_config().map_err(MigrateError::Config)?;
-        target.application_name("pgsluice/migrate");
+        target.driver.application_name("pgsluice/migrate");
         let (client, connection) =
-            tokio::time::timeout(config.connect_timeout, target.connect(NoTls))
+            tokio::time::timeout(config.connect_timeout, tls::connect(&target))
                 .await
-                .map_err(|_| MigrateError::Database(Fault::new(FaultKind::Deadline)))??;
+                .map_err(|_| MigrateError::Database(Fault::new(FaultKind::Deadline)))?
+                .map_err(|refused| MigrateError::Database(refused.fault()))?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 let fault = Fault::from_postgres(&error);

@@ -8,6 +8,7 @@ pub mod lock;
 pub mod migrate;
 pub mod session;
 pub mod sqlstate;
+mod tls;
 
 pub use connect::SessionEnd;
 pub use lane::Lane;

@@ -24,6 +24,7 @@ use super::connect::{Connector, Lifeline, Role, SessionEnd};
 use super::lane::Lane;
 use super::lead::Lead;
 use super::lock::SessionLock;
+use super::tls::Refused;
 
 /// The oldest server that has every setting a session needs.
 const OLDEST_SERVER: i32 = 140_000;
@@ -88,6 +89,12 @@ impl From<Fault> for OpenError {
     }
 }
 
+impl From<Refused> for OpenError {
+    fn from(refused: Refused) -> Self {
+        Self::Database(refused.fault())
+    }
+}
+
 impl From<tokio_postgres::Error> for OpenError {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Database(Fault::from_postgres(&error))
@@ -139,7 +146,7 @@ impl Session {
         let lanes =
             try_join_all((0..postgres.lanes).map(|_| within(limit, open_lane(&connector, lock))))
                 .await?;
-        let slow = slow_pool(target, connector, lock, postgres)?;
+        let slow = slow_pool(target.driver, connector, lock, postgres)?;
         Ok(Self {
             id,
             sink,

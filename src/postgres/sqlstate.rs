@@ -118,9 +118,10 @@ impl FaultPolicy {
     pub fn decide(&self, fault: &Fault) -> Decision {
         match fault.kind {
             FaultKind::Server(code) => self.decide_code(code, fault.constraint.as_deref()),
-            FaultKind::Connection | FaultKind::Deadline | FaultKind::LockNotSeen => {
-                Decision::WaitForDatabase
-            }
+            FaultKind::Connection
+            | FaultKind::Deadline
+            | FaultKind::LockNotSeen
+            | FaultKind::Tls(_) => Decision::WaitForDatabase,
             // The value was checked against the column's type when the session began, so the
             // type changed since.
             FaultKind::DriverType => Decision::Halt(Reason::SchemaMismatch),

@@ -310,6 +310,7 @@ impl Metrics {
             FaultKind::DriverType => "driver_type".to_owned(),
             FaultKind::Encode => "encode".to_owned(),
             FaultKind::LockNotSeen => "lock_not_seen".to_owned(),
+            FaultKind::Tls(_) => "tls".to_owned(),
             FaultKind::Bug(_) => "bug".to_owned(),
         };
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);

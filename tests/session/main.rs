@@ -10,3 +10,4 @@ mod connection;
 mod migrate;
 mod place;
 mod take;
+mod tls;

@@ -10,6 +10,7 @@
     reason = "a test panics where it cannot go on"
 )]
 
+pub(crate) mod certificates;
 pub(crate) mod daemon;
 pub(crate) mod kafka;
 pub(crate) mod postgres;

@@ -35,6 +35,33 @@ impl Postgres {
         Self::with(&["fsync=off"])
     }
 
+    /// A cluster of one's own that speaks TLS, and asks clients for a certificate signed by
+    /// `client_root` if one is given.
+    pub(crate) fn with_tls(certificate: &Path, key: &Path, client_root: Option<&Path>) -> Self {
+        let directory = scratch().join(format!("tls-{}", next_number()));
+        std::fs::create_dir(&directory).expect("create a directory");
+        let place = |from: &Path, name: &str| {
+            let to = directory.join(name);
+            std::fs::copy(from, &to).expect("copy a PEM file");
+            // The server refuses a key that others may read, and runs as a user of its own.
+            run(Command::new("chmod").arg("600").arg(&to));
+            if is_root() {
+                run(Command::new("chown").arg("postgres").arg(&to));
+            }
+            to.display().to_string()
+        };
+        let mut settings = vec![
+            "fsync=off".to_owned(),
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", place(certificate, "server.pem")),
+            format!("ssl_key_file={}", place(key, "server.key")),
+        ];
+        if let Some(root) = client_root {
+            settings.push(format!("ssl_ca_file={}", place(root, "root.pem")));
+        }
+        Self::with(&settings.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// A cluster of one's own with those server settings.
     pub(crate) fn with(settings: &[&str]) -> Self {
         let directory = scratch().join(format!("postgres-{}", next_number()));
@@ -163,6 +190,12 @@ impl Database {
     /// What goes into `postgres.url`.
     pub(crate) fn url(&self) -> String {
         url(self.port, &self.name)
+    }
+
+    /// The same with further parameters, e.g. `sslmode=require`.
+    pub(crate) fn url_with(&self, parameters: &str) -> String {
+        let separator = if parameters.is_empty() { "" } else { "&" };
+        format!("{}{separator}{parameters}", self.url())
     }
 
     /// A connection of the test's own.
