@@ -7,7 +7,10 @@
 //! | `/metrics` | Prometheus' text format |
 //! | `/status` | JSON: session, partitions, reasons, counts |
 //!
-//! It runs on a thread and a runtime of its own: a stalled pipeline cannot hide from `/live`.
+//! It runs on a thread and a runtime of its own: a stalled pipeline cannot hide from `/live`. Idle
+//! and slow clients cannot keep others out, see [`connection`].
+
+mod connection;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -83,7 +86,12 @@ async fn serve(
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    axum::serve(listener, router(telemetry)).with_graceful_shutdown(cancel.cancelled_owned()).await
+    let serving = connection::serve(&listener, router(telemetry));
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = serving => {}
+    }
+    Ok(())
 }
 
 fn router(telemetry: Telemetry) -> Router {
@@ -169,6 +177,49 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&json).expect("json");
         assert_eq!(json["sink"], "views");
         assert_eq!(fetch(address, "/nowhere").0, 404);
+        cancel.cancel();
+    }
+
+    #[test]
+    fn five_hundred_idle_and_slow_connections_keep_nobody_out() {
+        let telemetry = Telemetry::try_new("views").expect("metrics");
+        let (address, cancel) = start(&telemetry);
+        let mut crowd: Vec<TcpStream> = Vec::new();
+        for number in 0..500 {
+            let mut stream = TcpStream::connect(address).expect("connect");
+            stream.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+            if number % 2 == 0 {
+                // One that was closed already to make room is no failure.
+                write!(stream, "GET /metrics HTTP/1.1\r\nHost: ").ok();
+            }
+            crowd.push(stream);
+        }
+
+        assert_eq!(fetch(address, "/metrics").0, 200);
+
+        // The oldest made room; the youngest ran into the limits of time.
+        let ended = |stream: &mut TcpStream| {
+            let mut rest = Vec::new();
+            match stream.read_to_end(&mut rest) {
+                Ok(_) => true,
+                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            }
+        };
+        assert!(ended(&mut crowd[0]));
+        assert!(ended(&mut crowd[498]));
+        assert!(ended(&mut crowd[499]));
+        cancel.cancel();
+    }
+
+    #[test]
+    fn only_http_1_is_spoken() {
+        let telemetry = Telemetry::try_new("views").expect("metrics");
+        let (address, cancel) = start(&telemetry);
+        let mut stream = TcpStream::connect(address).expect("connect");
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("ask");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok();
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{answer:?}");
         cancel.cancel();
     }
 

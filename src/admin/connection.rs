@@ -1,0 +1,61 @@
+//! The admin port's connections: HTTP/1.1, one request each, bounded in number and time.
+//!
+//! Whoever holds a connection open, or sends a byte now and then, must not keep the scraper out:
+//! beyond the bound the oldest connection makes room for the newest.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// Connections at a time; probes and scrapers need a handful.
+const MOST_CONNECTIONS: usize = 64;
+
+/// How long a client may take to send its request.
+const HEADER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a connection may take from its beginning to the last byte of the answer.
+const TOTAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The system gives no more sockets for a while.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers connections; never ends by itself. Dropped, it closes all of them.
+pub(super) async fn serve(listener: &TcpListener, router: Router) {
+    let mut tasks = JoinSet::new();
+    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // Forgets what has ended.
+            Some(_) = tasks.join_next() => continue,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        oldest_first.retain(|connection| !connection.is_finished());
+        while oldest_first.len() >= MOST_CONNECTIONS
+            && let Some(oldest) = oldest_first.pop_front()
+        {
+            oldest.abort();
+        }
+        oldest_first.push_back(tasks.spawn(answer(stream, router.clone())));
+    }
+}
+
+async fn answer(stream: TcpStream, router: Router) {
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_LIMIT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if !matches!(tokio::time::timeout(TOTAL_LIMIT, serving).await, Ok(Ok(()))) {
+        tracing::debug!("an admin connection ended without an answer");
+    }
+}
