@@ -185,7 +185,8 @@ fn wait_for(daemon: &Daemon, mut progress: impl FnMut() -> i64, goal: i64) -> i6
         if reached >= goal {
             return reached;
         }
-        if Instant::now() > deadline {
+        let ended = daemon.exit_status().is_some();
+        if ended || Instant::now() > deadline {
             let log = daemon.log();
             panic!("{reached} of {goal}\n{}", log[log.len().saturating_sub(20)..].join("\n"));
         }

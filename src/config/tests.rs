@@ -48,8 +48,8 @@ fn four_variables_are_a_whole_configuration() {
     let config = with_env(&[]).expect("valid");
     assert_eq!(config.kafka.topics, ["customer-events"]);
     assert_eq!(config.decode.format, Format::Plain);
-    assert_eq!(config.limits.in_flight_bytes, Bytes::mebibytes(16));
-    assert_eq!(config.limits.record_bytes, Bytes::mebibytes(16));
+    assert_eq!(config.limits.in_flight_bytes, Bytes::mebibytes(12));
+    assert_eq!(config.limits.record_bytes, Bytes::mebibytes(8));
     assert_eq!(config.limits.unfinished_per_partition, 50_000);
     assert_eq!(config.batch.max_records, 2000);
     assert_eq!(config.batch.max_wait, Duration::from_millis(5));

@@ -82,7 +82,8 @@ impl Daemon {
         assert!(came, "not within {deadline:?}: {what}\n{}", self.log_tail());
     }
 
-    fn exit_status(&self) -> Option<ExitStatus> {
+    /// How the daemon ended; `None` while it runs.
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
         self.child.lock().expect("child").try_wait().expect("look at the daemon")
     }
 
