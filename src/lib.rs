@@ -10,6 +10,8 @@ pub mod event;
 pub mod fault;
 pub mod group;
 pub mod kafka;
+#[cfg(test)]
+mod manual;
 pub mod pipeline;
 pub mod postgres;
 pub mod publish;

@@ -28,6 +28,17 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
+    /// Every reason, in the order of their codes.
+    pub const ALL: [Self; 7] = [
+        Self::Clean,
+        Self::Interrupted,
+        Self::Configuration,
+        Self::DependencyUnavailable,
+        Self::Fenced,
+        Self::Corruption,
+        Self::Bug,
+    ];
+
     /// The process's exit code.
     pub fn code(self) -> u8 {
         match self {

@@ -2,6 +2,7 @@
 
 mod check;
 pub mod demo;
+mod health;
 mod migrate;
 mod run;
 
@@ -47,12 +48,17 @@ enum Command {
     /// `run` does the same at start unless postgres.migrate is "verify". Migrations only add:
     /// older and newer versions of pgsluice work side by side.
     Migrate(Source),
+    /// Asks a running daemon on this host how it is
+    ///
+    /// Exit code 0 when its admin port (admin.listen) answers /live with 200, otherwise 1: for the
+    /// health check of a container, which has no other program to ask with.
+    Health(health::Arguments),
     /// A broker that needs no installation, and a story to send through it
     Demo(demo::Demo),
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Source {
     /// Configuration file; without one, variables alone are enough
     #[arg(long, short, value_name = "FILE", env = "PGSLUICE_CONFIG")]
@@ -74,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Run(source) => with_config(&source, run::run),
         Command::Check(arguments) => check::check(&arguments),
         Command::Migrate(source) => with_config(&source, |config| migrate::migrate(&config)),
+        Command::Health(arguments) => return health::health(&arguments),
         Command::Demo(demo) => demo.run().map_or_else(
             |error| {
                 complain(&format!("{error:#}"));

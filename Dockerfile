@@ -1,0 +1,51 @@
+# pgsluice as a container: docker build -t pgsluice .
+#
+# The image holds Debian's slim base, three libraries and one program. It runs as user 65532, needs
+# no writable file system and no capability: docker run --read-only --cap-drop ALL pgsluice
+#
+# PROFILE=dev builds faster, for trying a change; deploy only what PROFILE=release built.
+
+FROM docker.io/library/rust:1.95-bookworm AS build
+ARG PROFILE=release
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libssl-dev zlib1g-dev pkg-config g++ make \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+# First the dependencies alone, in a layer that changes only when Cargo.lock or Cargo.toml does:
+# librdkafka is most of the time that a build takes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src bench \
+    && echo 'fn main() {}' >src/main.rs \
+    && touch src/lib.rs \
+    && echo 'fn main() {}' >bench/throughput.rs \
+    && cargo build --locked --profile "$PROFILE" --bin pgsluice \
+    && rm -rf src bench
+COPY bench/throughput.rs bench/throughput.rs
+COPY config config
+COPY migrations migrations
+COPY src src
+# Cargo compares times, and the copied files may be older than what was built above.
+RUN touch src/lib.rs src/main.rs \
+    && cargo build --locked --profile "$PROFILE" --bin pgsluice \
+    && mkdir -p /out \
+    && case "$PROFILE" in dev) built=debug ;; *) built=$PROFILE ;; esac \
+    && cp "target/$built/pgsluice" /out/pgsluice
+
+FROM docker.io/library/debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libssl3 zlib1g ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 65532 pgsluice \
+    && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin pgsluice
+COPY --from=build /out/pgsluice /usr/local/bin/pgsluice
+# By number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+# From outside the container the loopback address cannot be reached.
+ENV PGSLUICE__ADMIN__LISTEN=0.0.0.0:9187
+EXPOSE 9187
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["/usr/local/bin/pgsluice", "health"]
+ENTRYPOINT ["/usr/local/bin/pgsluice"]
+CMD ["run"]

@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# prove.sh [BINARY]: builds the image and runs the demo's story in it, against a real Kafka and a
+# real PostgreSQL, as user 65532 with a read-only root and no capability. Needs no container engine
+# and no registry: buildah executes the Dockerfile, and Debian's base comes from debootstrap. With
+# BINARY the Dockerfile's build stage is replaced by that file; without it the build stage runs, on
+# its base image from the registry. Needs root; works in .cache/image.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$root"
+# shellcheck source=../ports.sh
+source scripts/ports.sh
+[ "$(id -u)" -eq 0 ] || { echo "prove.sh: needs root" >&2; exit 3; }
+for tool in buildah debootstrap psql curl; do
+    command -v "$tool" >/dev/null || {
+        echo "prove.sh: apt-get install $tool" >&2
+        exit 3
+    }
+done
+cache=${PGSLUICE_CACHE:-$root/.cache}/image
+mkdir -p "$cache"
+export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
+build() { buildah --root "$cache/store" --runroot "$cache/run" "$@"; }
+
+work=$(mktemp -d)
+chmod 755 "$work"
+children=()
+container=
+finish() {
+    trap - EXIT INT TERM
+    local index signal
+    for ((index = ${#children[@]} - 1; index >= 0; index--)); do
+        signal=TERM
+        if [ "$index" -eq 0 ]; then signal=INT; fi
+        kill "-$signal" "${children[index]}" 2>/dev/null || continue
+        wait "${children[index]}" 2>/dev/null || true
+    done
+    [ -z "$container" ] || build rm "$container" >/dev/null
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+start() {
+    local name=$1
+    shift
+    setpriv --pdeathsig TERM "$@" >"$work/$name.log" 2>&1 &
+    children+=($!)
+}
+until_ok() {
+    local what=$1 deadline=$((SECONDS + $2))
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            echo "not in time: $what" >&2
+            tail -n 20 "$work"/*.log >&2
+            exit 1
+        fi
+        sleep 0.2
+    done
+}
+proved() { echo "proved: $*"; }
+
+# --- the image -----------------------------------------------------------------------------------
+
+base=docker.io/library/debian:bookworm-slim
+if ! build inspect --type image "$base" >/dev/null 2>&1; then
+    debootstrap --variant=minbase bookworm "$cache/base" http://deb.debian.org/debian >"$cache/base.log"
+    container=$(build from scratch)
+    build copy -q "$container" "$cache/base" / >/dev/null
+    build commit -q "$container" "$base" >/dev/null
+    build rm "$container" >/dev/null
+    container=
+fi
+options=(--format docker --layers --network host -t pgsluice:proof)
+if [ $# -gt 0 ]; then
+    mkdir -p "$work/build/out"
+    strip -g -o "$work/build/out/pgsluice" "$1"
+    options+=(--pull-never --build-context "build=$work/build")
+fi
+build bud "${options[@]}" . >"$cache/build.log" 2>&1 || { tail -n 40 "$cache/build.log" >&2; exit 1; }
+proved "the Dockerfile builds$([ $# -eq 0 ] || echo " (build stage replaced by $1)")"
+config=$(build inspect --type image --format '{{.Docker.Config.User}} {{.Docker.Config.StopSignal}} {{.Docker.Config.Entrypoint}} {{.Docker.Config.Cmd}} {{.Docker.Config.Healthcheck.Test}}' pgsluice:proof)
+[ "$config" = "65532:65532 SIGTERM [/usr/local/bin/pgsluice] [run] [CMD /usr/local/bin/pgsluice health]" ] || {
+    echo "unexpected configuration of the image: $config" >&2
+    exit 1
+}
+proved "it says: $config"
+
+# --- the root file system, as a container engine would run it -------------------------------------
+
+container=$(build from --pull-never pgsluice:proof)
+tree=$(build mount "$container")
+mkdir -p "$tree/etc/pgsluice"
+cp config/demo.toml "$tree/etc/pgsluice/pgsluice.toml"
+# Runs a command inside; it becomes the process, so that signals reach it.
+inside='
+    set -e
+    mount --bind "$0" "$0"
+    mount -t proc -o nosuid,nodev,noexec proc "$0/proc"
+    mount -o remount,bind,ro "$0"
+    cd "$0"
+    exec chroot "$0" /usr/bin/setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs \
+        --bounding-set=-all --inh-caps=-all -- "$@"'
+inside() { unshare --mount --propagation private sh -c "$inside" "$tree" "$@"; }
+[ "$(inside /usr/bin/id -u)" = 65532 ]
+if inside /usr/bin/touch /tmp/x /etc/x 2>/dev/null; then
+    echo "the root file system can be written" >&2
+    exit 1
+fi
+[ "$(inside /bin/grep CapEff /proc/self/status | tr -d '[:space:]')" = CapEff:0000000000000000 ]
+proved "user 65532, no capability, nothing writable"
+pgsluice=/usr/local/bin/pgsluice
+inside "$pgsluice" --version
+
+start postgres scripts/postgres/run.sh "$work/postgres" fsync=off
+scripts/kafka/fetch.sh >/dev/null
+start kafka scripts/kafka/run.sh "$work/kafka"
+until_ok "addresses" 60 test -s "$work/kafka/bootstrap.servers" -a -s "$work/postgres/url"
+brokers=$(cat "$work/kafka/bootstrap.servers")
+url=$(cat "$work/postgres/url")
+sql() { psql -X -q -At "$url" "$@"; }
+until_ok "Kafka listens" 60 wait_port "${brokers##*:}" 1
+until_ok "PostgreSQL answers" 30 sql -c 'select 1'
+sql -f demo/schema.sql
+inside "$pgsluice" demo produce --brokers "$brokers" --pace 1ms >"$work/story"
+sent=$(wc -l <"$work/story")
+proved "the image tells the story: $sent records"
+
+port=$(free_port)
+export PGSLUICE__KAFKA__BROKERS=$brokers PGSLUICE__POSTGRES__URL=$url
+export PGSLUICE__ADMIN__LISTEN=0.0.0.0:$port
+if inside "$pgsluice" health 2>/dev/null; then
+    echo "healthy without a daemon" >&2
+    exit 1
+fi
+start pgsluice unshare --mount --propagation private sh -c "$inside" "$tree" \
+    "$pgsluice" run --config /etc/pgsluice/pgsluice.toml
+daemon=${children[-1]}
+until_ok "the daemon is ready" 60 inside "$pgsluice" health --ready
+inside "$pgsluice" health
+all_done() { [ "$(sql -c 'select count(*) from pgsluice.notification')" -ge "$sent" ]; }
+until_ok "every record has its outcome" 60 all_done
+sql -F ' ' -c 'select status, count(*) from pgsluice.notification group by 1 order by 1'
+proved "every record has its outcome; $(sql -c 'select count(*) from public.customer') customers"
+kill -TERM "$daemon"
+status=0
+wait "$daemon" || status=$?
+[ "$status" -eq 0 ] || { tail -n 20 "$work/pgsluice.log" >&2; exit 1; }
+proved "SIGTERM ends it with exit code 0"
