@@ -180,6 +180,12 @@ impl Outgoing {
         Self { key: Some(key.into()), ..Self::default() }
     }
 
+    /// Replaces the key, where it is not to be the aggregate's id.
+    pub(crate) fn keyed(mut self, key: &str) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
     /// Appends a header; `None` is Kafka's null.
     pub(crate) fn header(mut self, name: &str, value: Option<&[u8]>) -> Self {
         self.headers.push((name.into(), value.map(<[u8]>::to_vec)));
