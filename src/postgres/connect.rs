@@ -10,6 +10,7 @@ use deadpool_postgres::Connect;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,9 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
 /// A dead peer is noticed within about this time even where nothing is sent.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How often a setting is tried that the very timeout it lifts may cancel.
+const SETTING_ATTEMPTS: u32 = 20;
 
 /// What a connection is for; decides what is set on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,13 +191,14 @@ impl Connect for Connector {
 impl Settings {
     /// Every setting that our statements or guarantees rest on: role and database may have others.
     async fn apply(&self, client: &Client, role: Role) -> Result<(), tokio_postgres::Error> {
+        lift_statement_timeout(client).await?;
         let synchronous = role != Role::Lane || self.durability == Durability::Transaction;
         let lock_timeout = match role {
             // A locked row on a pipelined connection delays everything behind it.
             Role::Lane => self.lane_lock_timeout,
             Role::Lead | Role::Slow => self.slow_lock_timeout,
         };
-        let settings: [(&str, String); 13] = [
+        let settings: [(&str, String); 18] = [
             ("application_name", format!("pgsluice/{}/{}", self.sink, role.as_str())),
             ("synchronous_commit", if synchronous { "on" } else { "off" }.into()),
             ("lock_timeout", milliseconds(lock_timeout)),
@@ -201,11 +206,18 @@ impl Settings {
             ("idle_in_transaction_session_timeout", milliseconds(IDLE_IN_TRANSACTION)),
             // A session may rest for hours on a quiet topic.
             ("idle_session_timeout", "0".into()),
+            // PostgreSQL 17 and newer.
+            ("transaction_timeout", "0".into()),
             ("default_transaction_isolation", "read committed".into()),
+            ("default_transaction_deferrable", "off".into()),
             // A wait for a synchronous standby that is cancelled succeeds with a WARNING: the
             // lead must hear it.
             ("client_min_messages", "warning".into()),
             ("standard_conforming_strings", "on".into()),
+            ("bytea_output", "hex".into()),
+            ("extra_float_digits", "1".into()),
+            // `off` turns a policy on a user's table into an error.
+            ("row_security", "on".into()),
             ("TimeZone", "UTC".into()),
             ("DateStyle", "ISO, YMD".into()),
             ("IntervalStyle", "postgres".into()),
@@ -217,11 +229,27 @@ impl Settings {
         client
             .query_typed(
                 "select pg_catalog.set_config(s.name, s.value, false)
-                 from unnest($1, $2) as s(name, value)",
+                 from unnest($1, $2) as s(name, value)
+                 where pg_catalog.current_setting(s.name, true) is not null",
                 &[(&names, Type::TEXT_ARRAY), (&values, Type::TEXT_ARRAY)],
             )
             .await?;
         Ok(())
+    }
+}
+
+/// Lifts a `statement_timeout` of role or database, which may be too short for any statement but
+/// this one, and now and then for this one as well.
+pub(super) async fn lift_statement_timeout(client: &Client) -> Result<(), tokio_postgres::Error> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match client.batch_execute("set statement_timeout = 0").await {
+            Err(error)
+                if error.code() == Some(&SqlState::QUERY_CANCELED)
+                    && attempts < SETTING_ATTEMPTS => {}
+            outcome => return outcome,
+        }
     }
 }
 
@@ -261,12 +289,12 @@ async fn until_end(connection: &mut Wire, warnings: &AtomicU64) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::SqlState;
+    use crate::fault;
 
     #[tokio::test]
     async fn the_first_fault_is_the_one_reported() {
         let (lifeline, end) = Lifeline::new();
-        let shutdown = Fault::new(FaultKind::Server(SqlState(*b"57P01")));
+        let shutdown = Fault::new(FaultKind::Server(fault::SqlState(*b"57P01")));
         lifeline.fail(shutdown.clone());
         lifeline.fail(Fault::new(FaultKind::Connection));
         assert_eq!(end.wait().await, shutdown);

@@ -18,6 +18,7 @@ use tokio_postgres::types::Type;
 use crate::config::{PostgresConfig, UrlError};
 use crate::fault::{Fault, FaultKind};
 
+use super::connect::lift_statement_timeout;
 use super::tls;
 
 /// Generated: reads `migrations/` when the crate is compiled.
@@ -149,7 +150,9 @@ impl Connected {
                 tracing::debug!(error = %fault, "the migration's connection ended");
             }
         });
-        Ok(Self { client, task })
+        let connected = Self { client, task };
+        lift_statement_timeout(&connected.client).await?;
+        Ok(connected)
     }
 }
 
@@ -189,8 +192,11 @@ async fn run(client: &mut Client, schema: &str) -> Result<MigrationReport, Migra
 
 /// Takes the migration lock, makes the schema, and lets unqualified names mean it.
 async fn prepare(client: &Client, schema: &str) -> Result<(), MigrateError> {
-    let settings = "set synchronous_commit = on; set lock_timeout = 0; set statement_timeout = 0;
-                    set client_min_messages = warning";
+    // Whatever role and database say; the text of a migration means what it says.
+    let settings = "set synchronous_commit = on; set lock_timeout = 0;
+                    set idle_in_transaction_session_timeout = 0;
+                    set default_transaction_isolation = 'read committed';
+                    set standard_conforming_strings = on; set client_min_messages = warning";
     client.batch_execute(settings).await?;
     // The same 32 bits; the key is only a name.
     let object = i32::from_be_bytes(crc32fast::hash(schema.as_bytes()).to_be_bytes());

@@ -10,10 +10,11 @@ use pgsluice::config::Config;
 use pgsluice::fault::{Fault, FaultKind, SqlState};
 use pgsluice::pipeline::advance::advance;
 use pgsluice::postgres::lane::prepared_on;
+use pgsluice::postgres::migrate::migrate;
 use pgsluice::postgres::{OpenError, Session};
 use pgsluice::record::SessionId;
 
-use crate::place::{PATIENCE, Place, config_with, progress};
+use crate::place::{PATIENCE, Place, config_with, progress, runtime};
 use crate::support;
 use crate::support::postgres::Postgres;
 
@@ -59,6 +60,69 @@ fn settings_of_role_and_database_do_not_reach_a_session() {
         )
     };
     place.runtime.block_on(async {
+        let lane = session.lane().client().query_one(shown, &[]).await.unwrap();
+        assert_eq!(lane.get::<_, String>(0), expected("off", 100));
+        let slow = session.slow().await.unwrap().query_one(shown, &[]).await.unwrap();
+        assert_eq!(slow.get::<_, String>(0), expected("on", 2000));
+        let lead = format!("select $1::oid is not null and $2::oid is not null, ({shown})");
+        let lead = session.durable(&lead, &[], &[]).await.unwrap();
+        assert_eq!(lead[0].get::<_, String>(1), expected("on", 2000));
+    });
+}
+
+/// Each of these has been seen in the wild, put there for people and meant well.
+const HOSTILE: [&str; 19] = [
+    "synchronous_commit = off",
+    "default_transaction_isolation = serializable",
+    "default_transaction_deferrable = on",
+    "statement_timeout = '1ms'",
+    "lock_timeout = '1ms'",
+    "idle_in_transaction_session_timeout = '1ms'",
+    "search_path = ''",
+    "DateStyle = 'German'",
+    "IntervalStyle = 'sql_standard'",
+    "TimeZone = 'Asia/Kathmandu'",
+    "standard_conforming_strings = off",
+    "bytea_output = escape",
+    "extra_float_digits = -15",
+    "row_security = off",
+    "client_encoding = 'LATIN1'",
+    "client_min_messages = error",
+    "application_name = 'somebody else'",
+    "jit = on",
+    "enable_indexscan = off",
+];
+
+#[test]
+fn a_role_with_hostile_settings_migrates_and_opens_sessions_whose_settings_are_ours_k11() {
+    let database = Postgres::shared().database("hostile");
+    let role = format!("hostile_{}", database.name);
+    database.execute(&format!(
+        "create role {role} superuser login; create schema pgsluice authorization {role}"
+    ));
+    for setting in HOSTILE {
+        database.execute(&format!("alter role {role} set {setting}"));
+    }
+    let config = config_with(&database.url().replace("postgres@", &format!("{role}@")), &[]);
+    let runtime = runtime();
+    runtime.block_on(migrate(&config.postgres)).unwrap();
+    let (session, _end) = runtime.block_on(Session::open(&config, SessionId(1), None)).unwrap();
+    // As the server itself sees them, each in the unit it prints.
+    let shown = "select string_agg(name || '=' || setting, ' ' order by name) from pg_settings
+                 where name in ('synchronous_commit', 'default_transaction_isolation',
+                   'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
+                   'DateStyle', 'TimeZone', 'standard_conforming_strings', 'bytea_output',
+                   'row_security', 'client_encoding')";
+    let expected = |synchronous, lock| {
+        format!(
+            "DateStyle=ISO, YMD TimeZone=UTC bytea_output=hex client_encoding=UTF8 \
+             default_transaction_isolation=read committed \
+             idle_in_transaction_session_timeout=10000 lock_timeout={lock} row_security=on \
+             standard_conforming_strings=on statement_timeout=30000 \
+             synchronous_commit={synchronous}"
+        )
+    };
+    runtime.block_on(async {
         let lane = session.lane().client().query_one(shown, &[]).await.unwrap();
         assert_eq!(lane.get::<_, String>(0), expected("off", 100));
         let slow = session.slow().await.unwrap().query_one(shown, &[]).await.unwrap();
