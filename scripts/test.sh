@@ -31,7 +31,9 @@ if [ -z "${PGSLUICE_TEST_KAFKA:-}" ]; then
         sleep 0.2
     done
     PGSLUICE_TEST_KAFKA=$(cat "$work/kafka/bootstrap.servers")
-    export PGSLUICE_TEST_KAFKA
+    # Where the address and the authority of the listener with TLS and SCRAM are found.
+    PGSLUICE_TEST_KAFKA_DIR=$work/kafka
+    export PGSLUICE_TEST_KAFKA PGSLUICE_TEST_KAFKA_DIR
     wait_port "${PGSLUICE_TEST_KAFKA##*:}" 60 || { cat "$work/kafka.log" >&2; exit 3; }
     echo "test.sh: Kafka listens on $PGSLUICE_TEST_KAFKA"
 fi

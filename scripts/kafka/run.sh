@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run.sh DIR: one Apache Kafka node (KRaft, broker and controller in one JVM) on free loopback
 # ports, with its data in DIR. Writes its address to DIR/bootstrap.servers, then becomes the JVM:
-# SIGTERM stops it. Settings are for a throw-away broker: nothing is replicated, groups start
+# SIGTERM stops it. DIR/secured.servers is a second address that wants TLS and SCRAM-SHA-512 (user
+# pgsluice, password test-password); its certificate is signed by DIR/ca.pem. Settings are for a throw-away broker: nothing is replicated, groups start
 # without a delay and clients may use session timeouts from one second on.
 set -euo pipefail
 
@@ -16,15 +17,31 @@ lib=$("$here/fetch.sh")
 broker=$(free_port)
 controller=$(free_port)
 while [ "$controller" = "$broker" ]; do controller=$(free_port); done
+secured=$(free_port)
+while [ "$secured" = "$broker" ] || [ "$secured" = "$controller" ]; do secured=$(free_port); done
+
+# The authority and the broker's certificate; their keys are as short-lived as DIR.
+(
+    cd "$dir"
+    openssl req -x509 -newkey rsa:2048 -noenc -days 30 -subj /CN=authority -keyout ca.key -out ca.pem
+    openssl req -newkey rsa:2048 -noenc -subj /CN=broker -keyout broker.key -out broker.csr
+    openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 \
+        -extfile <(echo "subjectAltName=IP:127.0.0.1") -out broker.pem
+    cat broker.key broker.pem >broker.both.pem
+) >"$dir/openssl.log" 2>&1 || { cat "$dir/openssl.log" >&2; exit 3; }
 
 cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$broker,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$broker
+listeners=PLAINTEXT://127.0.0.1:$broker,CONTROLLER://127.0.0.1:$controller,SECURED://127.0.0.1:$secured
+advertised.listeners=PLAINTEXT://127.0.0.1:$broker,SECURED://127.0.0.1:$secured
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL
+listener.name.secured.ssl.keystore.type=PEM
+listener.name.secured.ssl.keystore.location=$dir/broker.both.pem
+listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$dir/data
 auto.create.topics.enable=false
@@ -47,6 +64,8 @@ PROPERTIES
 java_options=(-Xms256m -Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto
     -Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn)
 java "${java_options[@]}" -cp "$lib/*" kafka.tools.StorageTool \
-    format --ignore-formatted -t cGdzbHVpY2UtdGVzdC1rZg -c "$dir/server.properties" >/dev/null
+    format --ignore-formatted -t cGdzbHVpY2UtdGVzdC1rZg -c "$dir/server.properties" \
+    --add-scram 'SCRAM-SHA-512=[name=pgsluice,password=test-password]' >/dev/null
+echo "127.0.0.1:$secured" >"$dir/secured.servers"
 echo "127.0.0.1:$broker" >"$dir/bootstrap.servers"
 exec java "${java_options[@]}" -cp "$lib/*" kafka.Kafka "$dir/server.properties"

@@ -20,3 +20,4 @@ mod outage;
 mod parts;
 mod poison;
 mod routes;
+mod secured;

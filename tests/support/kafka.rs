@@ -1,6 +1,6 @@
 //! A real Apache Kafka, topics and records for tests, and the operator's own tools.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -23,6 +23,8 @@ use super::wait;
 
 /// Names the address of a running broker; without it the test process starts its own.
 const ADDRESS_VARIABLE: &str = "PGSLUICE_TEST_KAFKA";
+/// Names the directory of that broker; only needed where its secured listener is.
+const DIRECTORY_VARIABLE: &str = "PGSLUICE_TEST_KAFKA_DIR";
 /// The first start may have to fetch Kafka's jars.
 const START_DEADLINE: Duration = Duration::from_secs(300);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -39,6 +41,20 @@ pub(crate) fn brokers() -> &'static str {
         });
         address
     })
+}
+
+/// The listener of [`brokers`] that wants TLS and SCRAM: its address, and the file that holds the
+/// authority of its certificate. User and password are in scripts/kafka/run.sh.
+pub(crate) fn secured() -> (String, PathBuf) {
+    let plain = brokers();
+    let directory = match std::env::var(DIRECTORY_VARIABLE) {
+        Ok(directory) => PathBuf::from(directory),
+        Err(_) => scratch().join("kafka"),
+    };
+    let address = std::fs::read_to_string(directory.join("secured.servers")).unwrap_or_else(|_| {
+        panic!("{plain}: set {DIRECTORY_VARIABLE} to the DIR that scripts/kafka/run.sh was given")
+    });
+    (address.trim().to_owned(), directory.join("ca.pem"))
 }
 
 fn start() -> String {

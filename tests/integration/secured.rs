@@ -1,0 +1,65 @@
+//! Kafka over TLS with SCRAM, by librdkafka's own properties.
+
+use std::path::Path;
+
+use crate::case::{Case, ENVELOPE, SETTLING, renamed};
+use crate::support::certificates::Authority;
+use crate::support::daemon::Daemon;
+use crate::support::kafka::{self, Outgoing};
+
+const PASSWORD: &str = "test-password";
+const WRONG_PASSWORD: &str = "canary-password";
+
+/// A daemon that knows the broker's secured listener only.
+fn daemon(case: &Case, password: &str, authority: &Path) -> Daemon {
+    let (address, _) = kafka::secured();
+    let variables = [
+        ("PGSLUICE__KAFKA__BROKERS", address.as_str()),
+        ("PGSLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_SSL"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_MECHANISM", "SCRAM-SHA-512"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_USERNAME", "pgsluice"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", password),
+        ("PGSLUICE__KAFKA__PROPERTIES__SSL_CA_LOCATION", authority.to_str().expect("utf-8")),
+    ];
+    case.daemon_with(ENVELOPE, &variables)
+}
+
+#[test]
+fn records_are_read_and_dead_letters_published_over_tls_with_scram() {
+    let case = Case::new("secured", 1);
+    let poison = Outgoing::new("b", "not json");
+    let places = case.producer().send_all([renamed("a", 1), poison]);
+
+    let daemon = daemon(&case, PASSWORD, &kafka::secured().1);
+    case.until_finished(&daemon);
+
+    case.assert_outcomes(places.into_iter().zip(["APPLIED", "DEAD_LETTERED"]));
+    let letters = format!("{}-dlq", case.topic);
+    daemon.until("the dead letter topic holds it", SETTLING, || {
+        kafka::partition_count(&letters).is_some() && kafka::read_all(&letters).len() == 1
+    });
+    assert_eq!(kafka::read_all(&letters)[0].value.as_deref(), Some(&b"not json"[..]));
+    daemon.stop();
+}
+
+/// Waits until the log names the cause; nothing was read, and the password is nowhere.
+fn assert_refused(case: &Case, daemon: &Daemon, cause: &str) {
+    daemon.until("the log names the cause", SETTLING, || {
+        daemon.log().iter().any(|line| {
+            line.contains(cause) && (line.contains("\"WARN\"") || line.contains("\"ERROR\""))
+        })
+    });
+    assert!(case.outcomes().is_empty());
+    assert!(!daemon.log().iter().any(|line| line.contains(WRONG_PASSWORD)));
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_authority_are_each_named_in_the_log() {
+    let case = Case::new("refused", 1);
+    case.producer().send(renamed("a", 1));
+
+    let wrong_password = daemon(&case, WRONG_PASSWORD, &kafka::secured().1);
+    assert_refused(&case, &wrong_password, "uthentication");
+    let wrong_authority = daemon(&case, PASSWORD, &Authority::new().certificate());
+    assert_refused(&case, &wrong_authority, "ssl.ca.location");
+}
