@@ -49,6 +49,10 @@ pub enum FaultKind {
     DriverType,
     /// The statement could not be encoded, e.g. larger than the protocol allows.
     Encode,
+    /// A route does not fit its table as the catalog shows it: [`Fault::route`] says how.
+    Route,
+    /// The routes' tables are not what the session compiled its statements for.
+    PlanChanged,
     /// The server does not show the session's lock: another server, a pooler, or a lost session.
     LockNotSeen,
     /// No connection, because of TLS: nothing was sent, an operator mends certificates or modes.
@@ -98,6 +102,9 @@ impl fmt::Display for TlsFault {
 pub struct Fault {
     /// What failed.
     pub kind: FaultKind,
+    /// The route concerned and, where we looked at the catalog ourselves, what its table lacks:
+    /// names only.
+    pub route: Option<Box<str>>,
     /// Constraint named by the server.
     pub constraint: Option<Box<str>>,
     /// Table named by the server, with its schema.
@@ -109,7 +116,7 @@ pub struct Fault {
 impl Fault {
     /// A fault without names.
     pub fn new(kind: FaultKind) -> Self {
-        Self { kind, constraint: None, table: None, column: None }
+        Self { kind, route: None, constraint: None, table: None, column: None }
     }
 
     /// The SQLSTATE, when the server gave one.
@@ -123,7 +130,14 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.route, self.kind) {
+            (Some(route), FaultKind::Route) => f.write_str(route)?,
+            (Some(route), _) => write!(f, "{route}: ")?,
+            (None, _) => {}
+        }
         match self.kind {
+            FaultKind::Route => {}
+            FaultKind::PlanChanged => f.write_str("the routes' tables changed")?,
             FaultKind::Server(code) => write!(f, "sqlstate {code}")?,
             FaultKind::Connection => f.write_str("connection lost")?,
             FaultKind::Deadline => f.write_str("no answer within the deadline")?,

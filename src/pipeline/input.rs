@@ -37,8 +37,8 @@ pub enum TakeReply {
     Claimed(Claim),
     /// Could not be had now (a lock held, a broker that did not answer): ask again.
     Busy,
-    /// Must not be read until an operator acts.
-    Halted(Reason),
+    /// Must not be read until an operator acts; the fault says on what, where it is known.
+    Halted(Reason, Option<Fault>),
 }
 
 /// Something that happened.

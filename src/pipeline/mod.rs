@@ -96,12 +96,11 @@ struct Pipeline {
     events: UnboundedReceiver<PollEvent>,
     work: Work,
     live: Option<Live>,
-    /// A route's table was not what its plan expects: look at the catalog before the next take.
+    /// A route's table is not what this session's plan expects, or there is no plan: every take
+    /// looks at the catalog first.
     plan_doubted: bool,
     /// The first session must be open by then.
     first_session_by: Option<Instant>,
-    /// What the routes' tables lacked last, to say it once.
-    problems: Vec<String>,
     /// Set by the drain: when to give up on it.
     drain_by: Option<Instant>,
     exit: Option<ExitReason>,
@@ -206,7 +205,7 @@ impl Pipeline {
             Action::Take { session, partitions } => {
                 if let Some(live) = self.live(session) {
                     let around = Arc::clone(&self.around);
-                    let check_plan = std::mem::take(&mut self.plan_doubted);
+                    let check_plan = self.plan_doubted;
                     self.work.push(Box::pin(live.take(around, partitions, check_plan)));
                 }
             }
@@ -253,7 +252,11 @@ impl Pipeline {
         self.telemetry.report(report);
         match report {
             Report::LettersWritten => self.letters_written.notify_one(),
-            Report::Halted { reason: Reason::SchemaMismatch, .. } => self.plan_doubted = true,
+            Report::Halted {
+                reason: Reason::SchemaMismatch | Reason::PermissionDenied, ..
+            } => {
+                self.plan_doubted = true;
+            }
             Report::Taken(partition, claim) => {
                 let owned = OwnedStream { stream: claim.stream, epoch: claim.epoch };
                 self.owned.insert(partition.clone(), owned);

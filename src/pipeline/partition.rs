@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fault::Fault;
 use crate::group::{Origin, Progress};
 use crate::record::{Generation, NextOffset, Offset};
 use crate::verdict::Reason;
@@ -35,9 +36,11 @@ pub(super) enum Phase {
 }
 
 /// Why a partition stands still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Halt {
     pub(super) reason: Reason,
+    /// The fault behind it, if it was one.
+    pub(super) fault: Option<Fault>,
     /// The record that stopped it, if it was one.
     pub(super) at: Option<Offset>,
 }
@@ -91,6 +94,10 @@ impl Partition {
         self.in_flight = 0;
         self.throttled = false;
         self.halt_when_finished = None;
+        // With a new session or owner the same fault is news again.
+        if let Some(halt) = &mut self.halted {
+            halt.fault = None;
+        }
     }
 
     /// The current reading may move progress.
@@ -100,7 +107,8 @@ impl Partition {
 
     /// The halt has ended: progress passed the record that caused it, or it was no record.
     pub(super) fn passed_halt(&mut self) -> bool {
-        let passed = self.halted.is_some_and(|h| h.at.is_none_or(|at| self.durable.0 > at.0));
+        let passed =
+            self.halted.as_ref().is_some_and(|h| h.at.is_none_or(|at| self.durable.0 > at.0));
         if passed {
             self.halted = None;
             self.halts = 0;

@@ -13,7 +13,7 @@ use crate::kafka::positions::Positions;
 use crate::postgres::migrate::{self, MigrateError};
 use crate::postgres::{OpenError, Session, SessionEnd};
 use crate::record::{Generation, SessionId, TopicPartition};
-use crate::route::{Catalog, Plan};
+use crate::route::{Catalog, Plan, RouteProblems};
 use crate::store::name::Schema;
 use crate::store::statement::Statements;
 use crate::verdict::GapPolicy;
@@ -54,8 +54,6 @@ pub(super) enum OpenFailure {
     Tables(MigrateError),
     /// The connection.
     Connection(OpenError),
-    /// The targets of routes, as sentences for an operator.
-    Routes(Vec<String>),
 }
 
 impl OpenFailure {
@@ -65,7 +63,6 @@ impl OpenFailure {
             Self::Tables(MigrateError::Database(fault)) => fault,
             Self::Tables(_) => Fault::new(FaultKind::Bug("pgsluice's tables cannot be used")),
             Self::Connection(error) => error.into_fault(),
-            Self::Routes(_) => Fault::new(FaultKind::Bug("a route does not fit its table")),
         }
     }
 }
@@ -101,7 +98,10 @@ async fn try_open(around: &Surroundings, id: SessionId) -> Result<Opened, OpenFa
     let cluster = blocking(move || positions.cluster_id(POSITIONS_TIMEOUT)).await.flatten();
     let (session, end) =
         Session::open(config, id, cluster.as_deref()).await.map_err(OpenFailure::Connection)?;
-    let plan = compile(config, &session).await?;
+    // Where a route does not fit its table there is no plan, and nothing is claimed with this
+    // session: every take looks at the tables first and halts its partitions.
+    let plan = compile(config, &session).await.map_err(database)?;
+    let plan = plan.unwrap_or_else(|_| Plan { routes: Vec::new() });
     let gaps = gap_policy(config);
     let park_gaps = gaps == GapPolicy::Park;
     let context = ApplyContext {
@@ -117,22 +117,20 @@ async fn try_open(around: &Surroundings, id: SessionId) -> Result<Opened, OpenFa
     Ok(Opened { session: Arc::new(session), end, context: Arc::new(context) })
 }
 
-async fn compile(config: &Config, session: &Session) -> Result<Plan, OpenFailure> {
-    let connection = session.slow().await.map_err(database)?;
+fn database(fault: Fault) -> OpenFailure {
+    OpenFailure::Connection(OpenError::Database(fault))
+}
+
+/// The routes as they fit the tables now.
+async fn compile(config: &Config, session: &Session) -> Result<Result<Plan, RouteProblems>, Fault> {
+    let connection = session.slow().await?;
     let catalog = session
         .within(async {
             let loaded = Catalog::load(&connection, config).await;
             loaded.map_err(|error| Fault::from_postgres(&error))
         })
-        .await
-        .map_err(database)?;
-    Plan::compile(config, &catalog).map_err(|problems| {
-        OpenFailure::Routes(problems.0.iter().map(ToString::to_string).collect())
-    })
-}
-
-fn database(fault: Fault) -> OpenFailure {
-    OpenFailure::Connection(OpenError::Database(fault))
+        .await?;
+    Ok(Plan::compile(config, &catalog))
 }
 
 /// The configured policy for missing versions.
@@ -201,9 +199,16 @@ impl Live {
         check_plan: bool,
     ) -> Outcome {
         let id = self.session.id;
-        if check_plan && !self.plan_holds(&around).await {
-            let changed = Fault::new(FaultKind::Bug("the routes' tables changed"));
-            return Outcome::Input(Input::SessionLost(id, changed));
+        if check_plan {
+            match compile(&around.config, &self.session).await {
+                Ok(Ok(plan)) if plan == self.context.plan => {}
+                Ok(Ok(_)) => {
+                    let changed = Fault::new(FaultKind::PlanChanged);
+                    return Outcome::Input(Input::SessionLost(id, changed));
+                }
+                Ok(Err(problems)) => return halted(id, partitions, problems),
+                Err(fault) => return Outcome::Input(Input::SessionLost(id, fault)),
+            }
         }
         let names: Vec<TopicPartition> = partitions.iter().map(|(name, _)| name.clone()).collect();
         let positions = Arc::clone(&around.positions);
@@ -224,10 +229,18 @@ impl Live {
             Err(fault) => Input::SessionLost(id, fault),
         })
     }
+}
 
-    /// The routes' targets are still what the session's plan was made for.
-    async fn plan_holds(&self, around: &Surroundings) -> bool {
-        let plan = compile(&around.config, &self.session).await;
-        plan.is_ok_and(|plan| plan == self.context.plan)
-    }
+/// None of these partitions can be read before an operator mends the routes' tables.
+fn halted(
+    id: SessionId,
+    partitions: Vec<(TopicPartition, Generation)>,
+    problems: RouteProblems,
+) -> Outcome {
+    let reason = problems.reason();
+    let fault = Fault::from(problems);
+    let reply = |(partition, generation)| {
+        (partition, generation, TakeReply::Halted(reason, Some(fault.clone())))
+    };
+    Outcome::Input(Input::Taken(id, partitions.into_iter().map(reply).collect()))
 }

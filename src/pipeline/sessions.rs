@@ -19,11 +19,13 @@ impl Pipeline {
         let Opened { session, end, context } = opened;
         let id = session.id;
         self.first_session_by = None;
-        self.plan_doubted = false;
-        self.problems.clear();
         self.telemetry.session_opened(id);
-        let decoder = Decoder::new(&context.plan, &self.around.config);
-        self.consumer.send(Command::Decode(Arc::new(decoder)));
+        // Without a plan nothing is read, so nothing needs a decoder.
+        self.plan_doubted = context.plan.routes.is_empty();
+        if !self.plan_doubted {
+            let decoder = Decoder::new(&context.plan, &self.around.config);
+            self.consumer.send(Command::Decode(Arc::new(decoder)));
+        }
         self.desk.send_modify(|desk| desk.letters = Some(Arc::clone(&session)));
         self.live = Some(Live { session, context });
         self.work.push(Box::pin(async move {
@@ -54,21 +56,8 @@ impl Pipeline {
                     return self.end(ExitReason::Configuration);
                 }
             }
-            OpenFailure::Routes(problems) => self.report_problems(problems),
         }
         self.feed(Input::SessionLost(id, failure.fault()));
-    }
-
-    /// Routes that do not fit their tables stop everything until they do; said once.
-    fn report_problems(&mut self, problems: &[String]) {
-        // The database answers: this is no missing dependency.
-        self.first_session_by = None;
-        if self.problems != problems {
-            for problem in problems {
-                tracing::error!(event = "route_unusable", problem, "waiting until it is mended");
-            }
-            self.problems = problems.to_vec();
-        }
     }
 
     pub(super) fn close_session(&mut self, id: SessionId, fault: &Fault) {

@@ -75,7 +75,6 @@ impl Pipeline {
             work,
             live: None,
             plan_doubted: false,
-            problems: Vec::new(),
             drain_by: None,
             exit: None,
         })

@@ -188,7 +188,7 @@ fn reply(
         TakeReply::Claimed(Claim { stream: row.stream, epoch: row.epoch, next, anchor })
     };
     match start {
-        Start::Halt(reason) => TakeReply::Halted(reason),
+        Start::Halt(reason) => TakeReply::Halted(reason, None),
         Start::Resume(next) => claim(next, row.anchor),
         // Taken over again before the position was written.
         Start::Move(..) if !moved.contains(&row.stream) => TakeReply::Busy,

@@ -60,6 +60,7 @@ impl Fault {
         };
         Self {
             kind: FaultKind::Server(sqlstate(answer)),
+            route: None,
             constraint: answer.constraint().and_then(name),
             table,
             column: answer.column().and_then(name),

@@ -120,8 +120,10 @@ impl FaultPolicy {
             FaultKind::Server(code) => self.decide_code(code, fault.constraint.as_deref()),
             FaultKind::Connection
             | FaultKind::Deadline
+            | FaultKind::PlanChanged
             | FaultKind::LockNotSeen
             | FaultKind::Tls(_) => Decision::WaitForDatabase,
+            FaultKind::Route => Decision::Halt(Reason::SchemaMismatch),
             // The value was checked against the column's type when the session began, so the
             // type changed since.
             FaultKind::DriverType => Decision::Halt(Reason::SchemaMismatch),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::fault::{Fault, FaultKind};
 use crate::verdict::Reason;
 
 /// Everything that is wrong with the routes, never empty. Partitions stay halted until it is
@@ -94,6 +95,12 @@ impl RouteProblems {
     pub fn reason(&self) -> Reason {
         let mismatch = self.0.iter().any(|p| p.reason() == Reason::SchemaMismatch);
         if mismatch { Reason::SchemaMismatch } else { Reason::PermissionDenied }
+    }
+}
+
+impl From<RouteProblems> for Fault {
+    fn from(problems: RouteProblems) -> Self {
+        Self { route: Some(problems.to_string().into()), ..Self::new(FaultKind::Route) }
     }
 }
 

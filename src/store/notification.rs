@@ -276,6 +276,7 @@ mod tests {
     fn the_sentence_is_made_of_codes_and_names() {
         let fault = Fault {
             kind: FaultKind::Server(SqlState(*b"23514")),
+            route: None,
             constraint: Some("positive".into()),
             table: Some("public.stock".into()),
             column: None,

@@ -309,6 +309,8 @@ impl Metrics {
             FaultKind::Deadline => "deadline".to_owned(),
             FaultKind::DriverType => "driver_type".to_owned(),
             FaultKind::Encode => "encode".to_owned(),
+            FaultKind::Route => "route".to_owned(),
+            FaultKind::PlanChanged => "plan_changed".to_owned(),
             FaultKind::LockNotSeen => "lock_not_seen".to_owned(),
             FaultKind::Tls(_) => "tls".to_owned(),
             FaultKind::Bug(_) => "bug".to_owned(),

@@ -12,6 +12,7 @@ mod canary;
 mod case;
 mod crash;
 mod first_steps;
+mod halts;
 mod load;
 mod log;
 mod members;

@@ -337,7 +337,7 @@ impl Server {
             return Err(TakeReply::Busy);
         }
         if around.rng.chance(around.rates.take_halted) {
-            return Err(TakeReply::Halted(Reason::NoPosition));
+            return Err(TakeReply::Halted(Reason::NoPosition, None));
         }
         let partition = index_of(&request.partition);
         let (epoch, next, anchor) = self.db.claim(partition, around.checker);
@@ -350,7 +350,7 @@ impl Server {
         match granted.start {
             Start::Halt(reason) => {
                 checker.require(false, "take", || format!("{partition} halts: {reason:?}"));
-                TakeReply::Halted(reason)
+                TakeReply::Halted(reason, None)
             }
             Start::Resume(next) => {
                 TakeReply::Claimed(Claim { stream, epoch, next, anchor: granted.anchor })

@@ -1,7 +1,7 @@
 //! What follows from a group that failed.
 
 use crate::fault::{Decision, Fault};
-use crate::group::{Failure, Group};
+use crate::group::{Failure, Group, GroupKind};
 use crate::record::SessionId;
 
 use super::super::input::{Action, Lane, Report};
@@ -14,7 +14,7 @@ impl State {
         session: SessionId,
         lane: Lane,
         mut group: Group,
-        fault: Fault,
+        mut fault: Fault,
     ) {
         let name = group.origin.partition.clone();
         match (self.config.decide)(&fault) {
@@ -27,6 +27,9 @@ impl State {
                 self.out.push(Action::Stop(fault));
             }
             Decision::Halt(reason) => {
+                if let GroupKind::Write(route) = group.kind {
+                    fault.route = Some(format!("route[{}]", route.0).into());
+                }
                 let at = Some(group.first().offset());
                 self.discard(group);
                 self.halt(&name, reason, Some(fault), at);

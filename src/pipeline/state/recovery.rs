@@ -76,13 +76,14 @@ impl State {
             return;
         }
         partition.halts += 1;
-        let first = partition.halted.is_none_or(|h| h.reason != reason);
-        partition.halted = Some(Halt { reason, at });
+        let told = partition.halted.as_ref();
+        let news = told.is_none_or(|halt| halt.reason != reason || halt.fault != fault);
+        partition.halted = Some(Halt { reason, fault: fault.clone(), at });
         partition.halt_when_finished = None;
         let wait = self.config.halt.wait(partition.halts, &mut self.random);
         partition.phase = Phase::Paused { until: self.now + self.config.halt.initial + wait };
         self.out.push(Action::Pause(name.clone()));
-        if first {
+        if news {
             let partition = name.clone();
             self.out.push(Action::Report(Report::Halted { partition, reason, fault }));
         }

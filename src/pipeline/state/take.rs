@@ -47,7 +47,7 @@ impl State {
             match reply {
                 TakeReply::Claimed(claim) => self.begin_reading(&name, generation, claim),
                 TakeReply::Busy => partition.phase = Phase::Paused { until: retake },
-                TakeReply::Halted(reason) => self.halt(&name, reason, None, None),
+                TakeReply::Halted(reason, fault) => self.halt(&name, reason, fault, None),
             }
         }
     }

@@ -1,0 +1,200 @@
+//! What an operator can mend halts the partitions concerned, says what is wrong, makes no dead
+//! letter, and goes on by itself once it is mended (INV-7).
+
+use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, renamed};
+use crate::support::daemon::Daemon;
+use crate::support::kafka::{self, Outgoing};
+
+/// Waits until the only partition is halted, and looks for the words in all three places where an
+/// operator looks: the metric, `/status`, the log.
+#[track_caller]
+fn until_halted(daemon: &Daemon, reason: &str, words: &[&str]) {
+    let labels = [&*format!("reason=\"{reason}\"")];
+    let told = || {
+        let status = daemon.status();
+        let partition = &status["partitions"][0];
+        let error = partition["last_error"].as_str().unwrap_or_default();
+        partition["phase"] == "halted"
+            && partition["reason"] == reason
+            && words.iter().all(|word| error.contains(word))
+    };
+    daemon.until("the partition is halted and /status says why", SETTLING, || {
+        daemon.metric("pgsluice_partition_halted", &labels) > 0.5 && told()
+    });
+    let log = daemon.log();
+    let line = log.iter().find(|line| {
+        line.contains("\"partition_halted\"") && words.iter().all(|word| line.contains(word))
+    });
+    assert!(line.is_some(), "no line tells of {words:?}:\n{}", log.join("\n"));
+}
+
+/// Waits until everything is applied again and nothing tells of a halt any more.
+#[track_caller]
+fn until_resumed(case: &Case, daemon: &Daemon, applied: usize) {
+    case.until_finished(daemon);
+    assert_eq!(case.count("APPLIED"), applied);
+    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    daemon.until("the halt is over", SETTLING, || {
+        daemon.metric("pgsluice_partition_halted", &[]) < 0.5 && daemon.get("/ready").0 == 200
+    });
+    let resumed = |line: &String| line.contains("\"partition_resumed\"");
+    assert!(daemon.log().iter().any(resumed), "no line tells that it goes on");
+}
+
+/// Breaks the customers' table under a running daemon, mends it, and expects the words in between.
+#[track_caller]
+fn breaks_and_mends(name: &str, broken: &str, mended: &str, words: &[&str]) {
+    let case = Case::new(name, 1);
+    case.database.execute(CUSTOMER_TABLE);
+    let producer = case.producer();
+    producer.send(renamed("c", 1));
+    let daemon = case.daemon(CUSTOMER_ROUTE);
+    case.until_finished(&daemon);
+
+    case.database.execute(broken);
+    let held = producer.send(renamed("c", 2));
+    producer.send(renamed("other", 1));
+    until_halted(&daemon, "schema_mismatch", words);
+    assert_eq!(case.progress(0), Some(held.offset), "nothing is passed over");
+
+    case.database.execute(mended);
+    until_resumed(&case, &daemon, 3);
+    assert_eq!(case.database.count("select version from customer where id = 'c'"), 2);
+    daemon.stop();
+}
+
+#[test]
+fn a_table_that_is_missing_at_start_is_waited_for() {
+    let case = Case::new("no_table", 1);
+    case.producer().send(renamed("c", 1));
+    let daemon = case.daemon(CUSTOMER_ROUTE);
+    until_halted(&daemon, "schema_mismatch", &["route[0]", "public.customer", "no such table"]);
+    assert_eq!(daemon.get("/ready").0, 503, "every partition stands still");
+
+    case.database.execute(CUSTOMER_TABLE);
+    until_resumed(&case, &daemon, 1);
+    daemon.stop();
+}
+
+#[test]
+fn a_renamed_table_halts_until_it_has_its_name_again() {
+    breaks_and_mends(
+        "renamed_table",
+        "alter table customer rename to client",
+        "alter table client rename to customer",
+        &["route[0]", "public.customer", "no such table"],
+    );
+}
+
+#[test]
+fn a_renamed_column_halts_until_it_has_its_name_again() {
+    breaks_and_mends(
+        "renamed_column",
+        "alter table customer rename column name to title",
+        "alter table customer rename column title to name",
+        &["route[0]", "public.customer", "column name", "no such column"],
+    );
+}
+
+#[test]
+fn a_missing_unique_index_halts_until_there_is_one() {
+    breaks_and_mends(
+        "no_index",
+        "alter table customer drop constraint customer_pkey",
+        "alter table customer add primary key (id)",
+        &["route[0]", "public.customer", "unique index", "(id)"],
+    );
+}
+
+#[test]
+fn a_column_of_another_type_is_taken_up_as_it_is_now() {
+    let case = Case::new("changed_type", 1);
+    case.database.execute(CUSTOMER_TABLE);
+    let producer = case.producer();
+    producer.send(renamed("c", 1));
+    let daemon = case.daemon(CUSTOMER_ROUTE);
+    case.until_finished(&daemon);
+
+    case.database
+        .execute("alter table customer alter column version type jsonb using to_jsonb(version)");
+    producer.send(renamed("c", 2));
+    until_resumed(&case, &daemon, 2);
+    let version = case.database.text("select version from customer where id = 'c'");
+    assert_eq!(version.as_deref(), Some("2"));
+}
+
+#[test]
+fn a_missing_partition_of_the_target_halts_until_it_is_added() {
+    let case = Case::new("no_partition", 1);
+    case.database.execute(
+        "create table customer (id text primary key, name text not null, note text, \
+           version bigint not null) partition by range (id); \
+         create table customer_a partition of customer for values from ('a') to ('n')",
+    );
+    let daemon = case.daemon(CUSTOMER_ROUTE);
+    case.producer().send_all([renamed("a", 1), renamed("z", 1)]);
+    until_halted(&daemon, "schema_mismatch", &["route[0]", "23514", "public.customer"]);
+
+    case.database
+        .execute("create table customer_n partition of customer for values from ('n') to ('zz')");
+    until_resumed(&case, &daemon, 2);
+}
+
+#[test]
+fn a_revoked_grant_halts_until_it_is_granted() {
+    let case = Case::new("revoked", 1);
+    let role = format!("{}_user", case.database.name);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(&format!(
+        "create role {role} login; grant create on database {} to {role}; \
+         grant select, insert, update, delete on customer to {role}",
+        case.database.name
+    ));
+    let url = case.database.url().replace("//postgres@", &format!("//{role}@"));
+    let producer = case.producer();
+    producer.send(renamed("c", 1));
+    let daemon = case.daemon_with(CUSTOMER_ROUTE, &[("PGSLUICE__POSTGRES__URL", &url)]);
+    case.until_finished(&daemon);
+
+    case.database.execute(&format!("revoke insert on customer from {role}"));
+    producer.send(renamed("c", 2));
+    let words = ["route[0]", "public.customer", "grant insert"];
+    until_halted(&daemon, "permission_denied", &words);
+
+    case.database.execute(&format!("grant insert on customer to {role}"));
+    until_resumed(&case, &daemon, 2);
+}
+
+#[test]
+fn dead_letters_wait_in_their_table_for_a_topic_that_is_not_there() {
+    let case = Case::new("no_dlq", 1);
+    case.producer().send_all([Outgoing::new("sick", "{"), Outgoing::new("well", "{}")]);
+    let daemon = case.daemon("[dead_letter]\ncreate_topic = false\n");
+    case.until_finished(&daemon);
+    let unpublished = "select count(*) from pgsluice.dead_letter_t where published_at is null";
+    assert_eq!(case.database.count(unpublished), 1);
+
+    let topic = format!("{}-dlq", case.topic);
+    assert_eq!(kafka::partition_count(&topic), None, "nobody created it");
+    kafka::create_topic(&topic, 1);
+    daemon.until("the letter is published", SETTLING, || kafka::read_all(&topic).len() == 1);
+    daemon.until("the letter is marked", SETTLING, || case.database.count(unpublished) == 0);
+}
+
+#[test]
+fn a_code_of_the_users_own_halts_where_the_configuration_says_so() {
+    let case = Case::new("own_code", 1);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(
+        "create function closed() returns trigger language plpgsql as $$ begin \
+           raise exception 'closed' using errcode = 'CL001'; end $$; \
+         create trigger closed before insert on customer for each row execute function closed()",
+    );
+    let daemon =
+        case.daemon(&format!("{CUSTOMER_ROUTE}\n[retry]\nsqlstate = {{ \"CL001\" = \"halt\" }}\n"));
+    case.producer().send(renamed("c", 1));
+    until_halted(&daemon, "raised_exception", &["route[0]", "CL001"]);
+
+    case.database.execute("drop trigger closed on customer");
+    until_resumed(&case, &daemon, 1);
+}
