@@ -165,7 +165,7 @@ impl<L: Letters> Publisher<L> {
             Ok(portion) => portion,
             Err(fault) => {
                 // The session or the next round mends it; the session's loss is logged there.
-                tracing::debug!(error = %fault, "dead letters could not be claimed");
+                tracing::debug!(event = "letters_unclaimed", error = %fault, "dead letters could not be claimed");
                 return false;
             }
         };
@@ -178,7 +178,7 @@ impl<L: Letters> Publisher<L> {
         if published > 0
             && let Err(fault) = letters.mark(&delivery.published).await
         {
-            tracing::warn!(error = %fault, "published dead letters could not be marked and will be sent again");
+            tracing::warn!(event = "letters_unmarked", error = %fault, "published dead letters could not be marked and will be sent again");
             return false;
         }
         published > 0
@@ -192,6 +192,7 @@ impl<L: Letters> Publisher<L> {
         let was_stuck = self.status.borrow().stuck_since;
         if let (None, Some((_, error))) = (was_stuck, delivery.stuck.first()) {
             tracing::warn!(
+                event = "letters_stuck",
                 error = describe(error),
                 "dead letters cannot be published; they wait in the table"
             );
@@ -203,7 +204,7 @@ impl<L: Letters> Publisher<L> {
             self.resting.insert(*stream, Rest { until: now + wait, wait });
         }
         if was_stuck.is_some() && self.resting.is_empty() {
-            tracing::info!("dead letters are published again");
+            tracing::info!(event = "letters_flow", "dead letters are published again");
         }
         self.status.send_modify(|status| {
             status.published += delivery.published.len() as u64;

@@ -15,13 +15,13 @@ pub(crate) fn line(level: RDKafkaLogLevel, facility: &str, message: &str) {
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
         | RDKafkaLogLevel::Error => {
-            tracing::warn!(target: "librdkafka", facility, "{message}");
+            tracing::warn!(target: "librdkafka", event = "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
-            tracing::info!(target: "librdkafka", facility, "{message}");
+            tracing::info!(target: "librdkafka", event = "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-            tracing::debug!(target: "librdkafka", facility, "{message}");
+            tracing::debug!(target: "librdkafka", event = "librdkafka", facility, "{message}");
         }
     }
 }
@@ -38,7 +38,7 @@ impl ClientContext for LogOnly {
     fn stats_raw(&self, _statistics: &[u8]) {}
 
     fn error(&self, error: KafkaError, _reason: &str) {
-        tracing::debug!(error = describe(&error), "librdkafka error");
+        tracing::debug!(event = "kafka_client", error = describe(&error), "librdkafka error");
     }
 }
 

@@ -80,7 +80,7 @@ impl Positions {
                     found.insert(partition.clone(), position);
                 }
                 Err(error) => tracing::debug!(
-                    error = describe(&error), %partition, "position not known yet"
+                    event = "offsets_client", error = describe(&error), %partition, "position not known yet"
                 ),
             }
         }
@@ -138,7 +138,7 @@ impl Positions {
     fn serve(&self) {
         // Never a member, so a poll brings no records, only log lines and errors.
         while let Some(Err(error)) = self.client.poll(Duration::ZERO) {
-            tracing::debug!(error = describe(&error), "offsets client");
+            tracing::debug!(event = "offsets_client", error = describe(&error), "offsets client");
         }
     }
 }

@@ -138,15 +138,27 @@ fn report(done: KafkaResult<()>, failing: &mut Option<Instant>) {
     match (done, *failing) {
         (Err(error), None) => {
             *failing = Some(Instant::now());
-            tracing::warn!(error = describe(&error), "offsets could not be committed to kafka");
+            tracing::warn!(
+                event = "mirror_failing",
+                error = describe(&error),
+                "offsets could not be committed to kafka"
+            );
         }
         (Err(error), Some(_)) => {
-            tracing::debug!(error = describe(&error), "offsets still not committed to kafka");
+            tracing::debug!(
+                event = "mirror_failing",
+                error = describe(&error),
+                "offsets still not committed to kafka"
+            );
         }
         (Ok(()), Some(since)) => {
             *failing = None;
             let seconds = since.elapsed().as_secs();
-            tracing::info!(seconds, "offsets are committed to kafka again");
+            tracing::info!(
+                event = "mirror_resumed",
+                seconds,
+                "offsets are committed to kafka again"
+            );
         }
         (Ok(()), None) => {}
     }

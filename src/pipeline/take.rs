@@ -207,16 +207,16 @@ fn report_move(
 ) {
     match source {
         PositionSource::Operator => tracing::warn!(
-            %partition,
+            event = "position_moved", %partition,
             database = database.map(|next| next.0),
             committed = next.0,
             "the group's offset was moved on purpose; reading from there"
         ),
         PositionSource::Adopted => {
-            tracing::info!(%partition, next = next.0, "adopted the group's committed offset");
+            tracing::info!(event = "position_adopted", %partition, next = next.0, "adopted the group's committed offset");
         }
         PositionSource::StartFrom => {
-            tracing::info!(%partition, next = next.0, "no position is known; reading from start_from");
+            tracing::info!(event = "position_chosen", %partition, next = next.0, "no position is known; reading from start_from");
         }
     }
 }

@@ -93,7 +93,7 @@ impl Lifeline {
     /// from it.
     pub(super) fn fail(&self, fault: Fault) {
         if self.ended.try_send(fault).is_err() {
-            tracing::trace!("the session has ended already");
+            tracing::trace!(event = "connection_ended", "the session has ended already");
         }
         self.close();
     }
@@ -274,7 +274,7 @@ async fn until_end(connection: &mut Wire, warnings: &AtomicU64) -> Fault {
         match poll_fn(|context| connection.poll_message(context)).await {
             Some(Ok(AsyncMessage::Notice(notice))) => {
                 // The text of a notice may hold row values: only its code is printed.
-                tracing::debug!(sqlstate = %sqlstate(&notice), "notice from the server");
+                tracing::debug!(event = "notice", sqlstate = %sqlstate(&notice), "notice from the server");
                 warnings.fetch_add(1, Ordering::Relaxed);
             }
             Some(Ok(_)) => {}

@@ -66,7 +66,10 @@ impl Lead {
             .await
             .map_err(|error| Fault::from_postgres(&error))?;
         if self.warnings.load(Ordering::Relaxed) != warnings {
-            tracing::warn!("the server warned about a write that has to be durable");
+            tracing::warn!(
+                event = "durability_warning",
+                "the server warned about a write that has to be durable"
+            );
             return Err(Fault::new(FaultKind::Connection));
         }
         let Some(first) = rows.first() else {

@@ -147,7 +147,7 @@ impl Connected {
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 let fault = Fault::from_postgres(&error);
-                tracing::debug!(error = %fault, "the migration's connection ended");
+                tracing::debug!(event = "connection_ended", error = %fault, "the migration's connection ended");
             }
         });
         let connected = Self { client, task };

@@ -314,6 +314,7 @@ async fn open_lane(connector: &Connector, lock: SessionLock) -> Result<Lane, Ope
         Ok(Lane::new(connected.client))
     } else {
         tracing::error!(
+            event = "lock_not_seen",
             "a connection does not see the session's lock: the address leads to several servers, \
              or to a pooler in transaction mode; connect to PostgreSQL directly or through a \
              pooler in session mode"

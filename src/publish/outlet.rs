@@ -288,7 +288,12 @@ impl Producing {
         let results = self.runtime.block_on(admin.create_topics([&wanted], &options))?;
         for result in results {
             match result {
-                Ok(_) => tracing::info!(topic, partitions = count, "dead letter topic created"),
+                Ok(_) => tracing::info!(
+                    event = "topic_created",
+                    topic,
+                    partitions = count,
+                    "dead letter topic created"
+                ),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => return Err(KafkaError::AdminOp(code)),
             }

@@ -4,6 +4,8 @@
 //! state. There is never a line for each record at INFO or above. Every line of ours carries
 //! `event`, a code that alerts can match on. No payload, key or secret appears anywhere (INV-9).
 
+#[cfg(test)]
+mod codes;
 mod heartbeat;
 mod letters;
 mod log;

@@ -13,7 +13,7 @@ pub(super) fn pause<'a>(member: &Member, partitions: impl IntoIterator<Item = &'
     if list.count() > 0
         && let Err(error) = member.pause(&list)
     {
-        tracing::debug!(error = describe(&error), "pause refused");
+        tracing::debug!(event = "flow_refused", error = describe(&error), "pause refused");
     }
 }
 
@@ -26,7 +26,7 @@ pub(super) fn resume<'a>(
     if list.count() > 0
         && let Err(error) = member.resume(&list)
     {
-        tracing::debug!(error = describe(&error), "resume refused");
+        tracing::debug!(event = "flow_refused", error = describe(&error), "resume refused");
     }
 }
 

@@ -66,7 +66,7 @@ impl ClientContext for Callbacks {
 
     fn error(&self, error: KafkaError, _reason: &str) {
         // The same error comes out of the poll, where it is judged.
-        tracing::debug!(error = describe(&error), "librdkafka error");
+        tracing::debug!(event = "kafka_client", error = describe(&error), "librdkafka error");
     }
 }
 
@@ -139,6 +139,7 @@ impl Callbacks {
             }
         }
         tracing::warn!(
+            event = "revoke_late",
             budget_ms = self.revoke_budget.as_millis(),
             "partitions go before their work was finished; the next owner repeats it"
         );
@@ -160,7 +161,7 @@ impl Callbacks {
 /// Logs a failure that the protocol recovers from.
 fn warn_unless(done: KafkaResult<()>, what: &'static str) {
     if let Err(error) = done {
-        tracing::warn!(error = describe(&error), "{what}");
+        tracing::warn!(event = "rebalance_trouble", error = describe(&error), "{what}");
     }
 }
 

@@ -58,7 +58,7 @@ impl Poller {
                 Err(error) => {
                     pause(&self.member, [&reading.partition]);
                     let (error, partition) = (describe(&error), &reading.partition);
-                    tracing::debug!(error, %partition, "position not set yet");
+                    tracing::debug!(event = "position_refused", error, %partition, "position not set yet");
                     reading.seeking = Some(Seeking { due: now + SEEK_RETRY, ..seeking });
                 }
             }
@@ -167,7 +167,7 @@ fn assign_anew(member: &Member, reading: &Reading) {
         .and_then(|()| member.incremental_assign(&list));
     if let Err(error) = done {
         let (error, partition) = (describe(&error), &reading.partition);
-        tracing::debug!(error, %partition, "partition not assigned anew yet");
+        tracing::debug!(event = "position_refused", error, %partition, "partition not assigned anew yet");
     }
     pause(member, [&reading.partition]);
 }

@@ -24,7 +24,11 @@ impl Poller {
             return Flow::Abandon(code);
         }
         let Some(code) = error.rdkafka_error_code() else {
-            tracing::debug!(error = describe(error), "poll error without a code");
+            tracing::debug!(
+                event = "kafka_client",
+                error = describe(error),
+                "poll error without a code"
+            );
             return Flow::On;
         };
         match on_poll(code) {
@@ -35,10 +39,18 @@ impl Poller {
                 }
             }
             PollFault::Transient => {
-                tracing::debug!(error = describe(error), "transient kafka error");
+                tracing::debug!(
+                    event = "kafka_client",
+                    error = describe(error),
+                    "transient kafka error"
+                );
             }
             PollFault::LostOwnership => {
-                tracing::warn!(error = describe(error), "group membership lost, joining again");
+                tracing::warn!(
+                    event = "membership_lost",
+                    error = describe(error),
+                    "group membership lost, joining again"
+                );
             }
             PollFault::Reposition => self.span_check_due = Some(Instant::now()),
             fault @ PollFault::Corrupt => {
