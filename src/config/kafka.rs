@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use config::ValueKind;
 use jiff::Timestamp;
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 
 use super::read::Section;
 
@@ -171,12 +174,23 @@ fn read_properties(section: Section<'_>) -> BTreeMap<String, String> {
             section.problem(name, format!("cannot be set: the guarantees rest on it; it {why}"));
             continue;
         }
-        match text {
+        match text.and_then(|text| accepted(name, &text).map(|()| text)) {
             Ok(text) => drop(properties.insert(name.to_owned(), text)),
             Err(why) => section.problem(name, why),
         }
     }
     properties
+}
+
+/// Asks librdkafka itself. Its own text is dropped: it may hold the value, which may be a secret.
+fn accepted(name: &str, text: &str) -> Result<(), String> {
+    match ClientConfig::new().set(name, text).create_native_config() {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            Err("is no property of librdkafka; its CONFIGURATION.md lists them".to_owned())
+        }
+        Err(_) => Err("librdkafka does not accept this value; see its CONFIGURATION.md".to_owned()),
+    }
 }
 
 /// The property that `name` gives a file for. As a variable the name has lost its underscore.

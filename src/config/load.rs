@@ -7,7 +7,8 @@ use super::read::{Collector, ConfigProblem, ConfigProblems, Section};
 use super::source::{Layer, Place, SyntaxError};
 use super::{
     AdminConfig, BatchConfig, Config, DeadLetterConfig, DecodeConfig, GroupConfig, LimitsConfig,
-    LogConfig, NotificationConfig, OnUnmatched, PostgresConfig, RetryConfig, ShutdownConfig, route,
+    LogConfig, NotificationConfig, OnUnmatched, PostgresConfig, RetryConfig, ShutdownConfig,
+    contradiction, route,
 };
 
 /// Every key with its default and a comment: the manual, and the first layer.
@@ -79,30 +80,7 @@ fn read(root: &config::Value, collector: &Collector) -> Config {
         admin: AdminConfig::read(root.table("admin")),
         log: LogConfig::read(root.table("log")),
     };
-    check_dead_letter_topics(&config, &mut root);
-    check_memory(&config, &mut root);
+    contradiction::check(&config, &mut root);
     root.finish();
     config
-}
-
-/// A dead letter topic that is also a source would feed every letter back.
-fn check_dead_letter_topics(config: &Config, root: &mut Section<'_>) {
-    for source in config.kafka.topics.iter().filter(|topic| !topic.starts_with('^')) {
-        let letters = config.dead_letter.topic_for(source);
-        let Some(letters) = letters else { continue };
-        if config.kafka.topics.contains(&letters) {
-            root.table("dead_letter").problem(
-                "topic",
-                format!("dead letters of {source} would go to {letters}, which kafka.topics reads"),
-            );
-        }
-    }
-}
-
-/// One record must fit what may be in memory, or it could never be read.
-fn check_memory(config: &Config, root: &mut Section<'_>) {
-    let limits = root.table("limits");
-    if config.limits.record_bytes > config.limits.in_flight_bytes {
-        limits.problem("record_bytes", "must not be above limits.in_flight_bytes");
-    }
 }

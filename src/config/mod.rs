@@ -6,6 +6,7 @@
 //! see [`load`].
 
 mod connection_text;
+mod contradiction;
 mod decode;
 mod kafka;
 mod limits;

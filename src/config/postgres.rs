@@ -43,7 +43,8 @@ pub struct PostgresConfig {
     pub statement_timeout: Duration,
     /// Our own limit for an answer; exceeded, the session is closed. Above `statement_timeout`.
     pub deadline: Duration,
-    /// How long the database may be unreachable at start before the process ends with code 3.
+    /// How long database and brokers may take to answer at start, before the process ends with
+    /// code 3.
     pub startup_timeout: Duration,
 }
 

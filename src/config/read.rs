@@ -75,10 +75,14 @@ impl Collector {
 
     /// The problems in the order of the file, those without a line last.
     pub(super) fn into_problems(self) -> Vec<ConfigProblem> {
-        let mut problems = self.problems.into_inner();
+        let mut problems: Vec<ConfigProblem> = Vec::new();
+        for problem in self.problems.into_inner() {
+            // A section that is no table is noticed by everybody who reads it.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
         problems.sort_by_key(|problem| problem.place.as_ref().map_or(usize::MAX, Place::line));
-        // A section that is no table is noticed by everybody who reads it.
-        problems.dedup();
         problems
     }
 }

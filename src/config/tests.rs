@@ -292,6 +292,71 @@ fn limits_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn properties_that_librdkafka_would_refuse_are_refused_here_with_their_line() {
+    let file = "[kafka.properties]\n'sesion.timeout.ms' = 6000\n'security.protocol' = 'TLS'\n";
+    let problems = problems(file);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("2 kafka.properties.sesion.timeout.ms: is no property"));
+    assert!(problems[1].starts_with("3 kafka.properties.security.protocol: librdkafka does not"));
+}
+
+#[test]
+fn timings_that_cannot_stand_together_are_refused() {
+    let file = "[kafka]\nrevoke_budget = '60s'\n[kafka.properties]\n'max.poll.interval.ms' = 50000\n\
+                'session.timeout.ms' = 60000\n'heartbeat.interval.ms' = 60000\n\
+                [postgres]\nlane_lock_timeout = '3s'\nslow_lock_timeout = '2s'\n\
+                statement_timeout = '2s'\n";
+    let lines: Vec<_> =
+        problems(file).iter().map(|p| p.split_once(':').expect("key").0.to_owned()).collect();
+    assert_eq!(
+        lines,
+        [
+            "2 kafka.revoke_budget",
+            "5 kafka.properties.session.timeout.ms",
+            "6 kafka.properties.heartbeat.interval.ms",
+            "8 postgres.lane_lock_timeout",
+            "9 postgres.slow_lock_timeout",
+        ]
+    );
+}
+
+#[test]
+fn sources_and_dead_letters_that_get_in_each_others_way_are_refused() {
+    for (topics, letters) in [
+        ("['^a.*']", "{topic}"),
+        ("['^a.*', 'b-dlq']", "{topic}-dlq"),
+        ("['a', 'a-dlq']", "{topic}-dlq"),
+        ("['a', 'letters']", "letters"),
+    ] {
+        let file = format!("[dead_letter]\ntopic = '{letters}'\n");
+        let topics = topics.trim_matches(['[', ']']).replace(['\'', ' '], "");
+        let mut path = tempfile::NamedTempFile::new().expect("temporary file");
+        path.write_all(file.as_bytes()).expect("temporary file");
+        let pairs = [("PGSLUICE__KAFKA__TOPICS", topics.as_str())];
+        let more = env(&pairs);
+        let problems = load(Some(path.path()), env(&MINIMAL).chain(more)).expect_err("refused").0;
+        assert_eq!(problems[0].key, "dead_letter.topic", "{topics} {problems:?}");
+    }
+}
+
+#[test]
+fn topics_that_cannot_be_subscribed_to_are_refused() {
+    let problems = with_env(&[("PGSLUICE__KAFKA__TOPICS", "a,b,a,^x(")]).expect_err("two").0;
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].message.contains("twice"));
+    assert!(problems[1].message.contains("is no regular expression"));
+}
+
+#[test]
+fn parking_gaps_needs_versions_and_a_batch_must_fit_into_memory() {
+    let file = "[group]\non_gap = 'park'\n[batch]\nmax_bytes = '17MiB'\n";
+    let problems = problems(file);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("2 group.on_gap"));
+    assert!(problems[1].starts_with("4 batch.max_bytes"));
+}
+
+#[test]
 fn a_section_that_is_no_table_is_one_problem() {
     let problems = with_env(&[("PGSLUICE__DEAD_LETTER", "x")]).expect_err("refused");
     assert!(problems.0.iter().filter(|p| p.message.contains("table of settings")).count() == 1);

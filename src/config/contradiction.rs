@@ -1,0 +1,140 @@
+//! Settings that are each fine and cannot stand together, found across sections.
+
+use std::time::Duration;
+
+use regex::Regex;
+
+use super::read::Section;
+use super::{Config, OnGap, VersionSource};
+
+/// librdkafka's defaults of the timings that settings are compared with, in milliseconds.
+const SESSION_TIMEOUT: (&str, u64) = ("session.timeout.ms", 45_000);
+const HEARTBEAT: (&str, u64) = ("heartbeat.interval.ms", 3_000);
+const POLL_INTERVAL: (&str, u64) = ("max.poll.interval.ms", 300_000);
+
+/// Notes every contradiction.
+pub(super) fn check(config: &Config, root: &mut Section<'_>) {
+    dead_letter_topics(config, root);
+    topics(config, root);
+    memory(config, root);
+    group_timing(config, root);
+    lock_timing(config, root);
+    if config.group.on_gap == OnGap::Park && config.decode.version == VersionSource::None {
+        root.table("group").problem(
+            "on_gap",
+            "\"park\" needs versions, and events carry none; set decode.fields.version, or \
+             on_gap = \"apply\"",
+        );
+    }
+}
+
+/// A dead letter topic that is also a source would feed every letter back.
+fn dead_letter_topics(config: &Config, root: &mut Section<'_>) {
+    let letters = root.table("dead_letter");
+    let topics = &config.kafka.topics;
+    let patterns = topics.iter().any(|topic| topic.starts_with('^'));
+    if patterns && config.dead_letter.topic == "{topic}" {
+        letters.problem(
+            "topic",
+            "dead letters would go to the topic they come from; use \"{topic}-dlq\"",
+        );
+        return;
+    }
+    let own = config.dead_letter.topic_pattern().and_then(|pattern| Regex::new(&pattern).ok());
+    for source in topics.iter().filter(|topic| !topic.starts_with('^')) {
+        let Some(target) = config.dead_letter.topic_for(source) else { continue };
+        if topics.contains(&target) {
+            letters.problem(
+                "topic",
+                format!(
+                    "dead letters of {source} would go to {target}, which kafka.topics reads; \
+                     name another topic, or take {target} out of kafka.topics"
+                ),
+            );
+        } else if patterns && own.as_ref().is_some_and(|own| own.is_match(source)) {
+            // A pattern never reads our own letters, and librdkafka hides such topics altogether.
+            letters.problem(
+                "topic",
+                format!(
+                    "{source} has the name of a dead letter topic and would not be read beside a \
+                     \"^pattern\"; name dead letter topics differently"
+                ),
+            );
+        }
+    }
+}
+
+/// Topics that cannot be subscribed to.
+fn topics(config: &Config, root: &mut Section<'_>) {
+    let kafka = root.table("kafka");
+    for (position, topic) in config.kafka.topics.iter().enumerate() {
+        if config.kafka.topics.iter().take(position).any(|earlier| earlier == topic) {
+            kafka.problem("topics", format!("{topic} stands there twice"));
+        }
+        if topic.starts_with('^') && Regex::new(topic).is_err() {
+            kafka.problem("topics", format!("{topic:?} is no regular expression"));
+        }
+    }
+}
+
+/// What is read must fit what may be in memory, or it could never be read.
+fn memory(config: &Config, root: &mut Section<'_>) {
+    let most = config.limits.in_flight_bytes;
+    if config.limits.record_bytes > most {
+        root.table("limits").problem("record_bytes", "must not be above limits.in_flight_bytes");
+    }
+    if config.batch.max_bytes > most {
+        root.table("batch").problem(
+            "max_bytes",
+            format!("must not be above limits.in_flight_bytes ({most}): no batch could fill"),
+        );
+    }
+}
+
+/// How long a member may be silent, and what it does meanwhile.
+fn group_timing(config: &Config, root: &mut Section<'_>) {
+    let timing = |(name, default): (&str, u64)| {
+        let given = config.kafka.properties.get(name).and_then(|text| text.parse().ok());
+        Duration::from_millis(given.unwrap_or(default))
+    };
+    let text = |duration: Duration| format!("{} ms", duration.as_millis());
+    let (session, poll) = (timing(SESSION_TIMEOUT), timing(POLL_INTERVAL));
+    let mut kafka = root.table("kafka");
+    if config.kafka.revoke_budget >= poll {
+        kafka.problem(
+            "revoke_budget",
+            format!("must be below {} ({}): the group would not wait", POLL_INTERVAL.0, text(poll)),
+        );
+    }
+    let properties = kafka.table("properties");
+    if session > poll {
+        let message = format!(
+            "must not be above {} ({}); lower it or raise the other",
+            POLL_INTERVAL.0,
+            text(poll)
+        );
+        properties.problem(SESSION_TIMEOUT.0, message);
+    }
+    if timing(HEARTBEAT) >= session {
+        let message =
+            format!("must be below {} ({}), best a third of it", SESSION_TIMEOUT.0, text(session));
+        properties.problem(HEARTBEAT.0, message);
+    }
+}
+
+/// A wait that is longer than what bounds it never ends as it should.
+fn lock_timing(config: &Config, root: &mut Section<'_>) {
+    let postgres = root.table("postgres");
+    if config.postgres.lane_lock_timeout > config.postgres.slow_lock_timeout {
+        postgres.problem(
+            "lane_lock_timeout",
+            "must not be above postgres.slow_lock_timeout: what is locked is tried there next",
+        );
+    }
+    if config.postgres.slow_lock_timeout >= config.postgres.statement_timeout {
+        postgres.problem(
+            "slow_lock_timeout",
+            "must be below postgres.statement_timeout, which would end the wait first",
+        );
+    }
+}
