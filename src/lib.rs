@@ -2,6 +2,7 @@
 //! final outcome for every record, an outage never mistaken for bad data.
 
 pub mod admin;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;

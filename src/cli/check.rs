@@ -1,11 +1,13 @@
-//! `pgsluice check`: every problem of the configuration, without a network.
+//! `pgsluice check`: every problem of the configuration, and with `--connect` of what it names.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::json;
 
-use crate::config::{Config, DEFAULT_TOML, RouteAction, VersionSource};
+use crate::check::{self, Report};
+use crate::config::{Config, ConfigProblems, DEFAULT_TOML, RouteAction, VersionSource};
 use crate::supervisor::ExitReason;
 
-use super::{Source, load, print_problems, say};
+use super::{Source, complain, load, print_problems, say};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -14,6 +16,20 @@ pub(super) struct Arguments {
     /// Prints every setting with its default and a comment, and checks nothing
     #[arg(long)]
     defaults: bool,
+    /// Looks at brokers, topics, group, server, tables and grants too; changes nothing
+    #[arg(long)]
+    connect: bool,
+    /// How the result is printed
+    #[arg(long, value_enum, value_name = "FORM", default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Lines for people
+    Table,
+    /// One JSON object
+    Json,
 }
 
 pub(super) fn check(arguments: &Arguments) -> ExitReason {
@@ -21,19 +37,61 @@ pub(super) fn check(arguments: &Arguments) -> ExitReason {
         say(DEFAULT_TOML.trim_end());
         return ExitReason::Clean;
     }
-    match load(&arguments.source) {
-        Ok(config) => {
-            for note in notes(&config) {
+    let config = match load(&arguments.source) {
+        Ok(config) => config,
+        Err(problems) => {
+            match arguments.output {
+                Output::Table => print_problems(&problems),
+                Output::Json => say(&problems_json(&problems).to_string()),
+            }
+            return ExitReason::Configuration;
+        }
+    };
+    let notes = notes(&config);
+    let report = match arguments.connect.then(|| connect(&config)) {
+        None => Report::default(),
+        Some(Some(report)) => report,
+        Some(None) => return ExitReason::Bug,
+    };
+    match arguments.output {
+        Output::Table => {
+            for note in &notes {
                 say(&format!("note: {note}"));
             }
             say("configuration ok");
-            ExitReason::Clean
+            if arguments.connect {
+                say(&report.to_string());
+            }
         }
-        Err(problems) => {
-            print_problems(&problems);
-            ExitReason::Configuration
+        Output::Json => say(&json!({
+            "problems": [],
+            "notes": notes,
+            "findings": report.findings(),
+        })
+        .to_string()),
+    }
+    report.exit()
+}
+
+fn connect(config: &Config) -> Option<Report> {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => Some(runtime.block_on(Box::pin(check::check(config)))),
+        Err(error) => {
+            complain(&format!("no runtime: {}", error.kind()));
+            None
         }
     }
+}
+
+fn problems_json(problems: &ConfigProblems) -> serde_json::Value {
+    let problem = |problem: &crate::config::ConfigProblem| {
+        json!({
+            "key": problem.key,
+            "place": problem.place.as_ref().map(ToString::to_string),
+            "message": problem.message,
+        })
+    };
+    json!({ "problems": problems.0.iter().map(problem).collect::<Vec<_>>() })
 }
 
 /// What is allowed but may surprise.

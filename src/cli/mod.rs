@@ -38,10 +38,12 @@ enum Command {
     /// the group is left. A second signal ends the process at once; nothing is lost, what was not
     /// finished is read again.
     Run(Source),
-    /// Checks the configuration without needing a network
+    /// Checks the configuration; with --connect also the brokers and the database it names
     ///
-    /// Prints every problem with its key and the line or variable it comes from, and ends with
-    /// exit code 2 if there is one.
+    /// Without a network it prints every problem with its key and the line or variable it comes
+    /// from, and ends with exit code 2 if there is one. With --connect it looks at brokers, topics,
+    /// group, server, tables and grants and changes nothing; exit code 3 means that one of them
+    /// did not answer.
     Check(check::Arguments),
     /// Creates or updates pgsluice's own tables
     ///

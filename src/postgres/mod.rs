@@ -6,11 +6,13 @@ pub mod lane;
 mod lead;
 pub mod lock;
 pub mod migrate;
+mod probe;
 pub mod session;
 pub mod sqlstate;
 mod tls;
 
 pub use connect::SessionEnd;
 pub use lane::Lane;
+pub use probe::Probe;
 pub use session::{OpenError, Session};
 pub use sqlstate::{FaultPolicy, Override};

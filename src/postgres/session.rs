@@ -267,7 +267,7 @@ impl fmt::Debug for Session {
 }
 
 /// Bounds a step of opening.
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     step: impl Future<Output = Result<T, OpenError>>,
 ) -> Result<T, OpenError> {

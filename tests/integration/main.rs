@@ -10,7 +10,9 @@ mod support;
 
 mod canary;
 mod case;
+mod check;
 mod crash;
+
 mod first_steps;
 mod halts;
 mod load;

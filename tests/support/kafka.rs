@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -115,6 +117,17 @@ pub(crate) fn delete_topic(topic: &str) {
     let deleted = wait_for(admin().delete_topics(&[topic], &options)).expect("delete a topic");
     deleted[0].as_ref().unwrap_or_else(|(name, error)| panic!("delete {name}: {error}"));
     wait::until("the topic is gone", CALL_DEADLINE, || partition_count(topic).is_none());
+}
+
+/// Changes settings of a topic.
+pub(crate) fn alter_topic(topic: &str, settings: &[(&str, &str)]) {
+    let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in settings {
+        change = change.set(name, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(CALL_DEADLINE));
+    let altered = wait_for(admin().alter_configs([&change], &options)).expect("alter a topic");
+    altered[0].as_ref().unwrap_or_else(|(_, error)| panic!("alter {topic}: {error}"));
 }
 
 /// How many partitions with a leader a topic has; `None` while it does not exist.

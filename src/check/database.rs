@@ -1,0 +1,359 @@
+//! The server, what pgsluice keeps on it, and the tables that routes write.
+
+use std::time::SystemTime;
+
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error, Row};
+
+use crate::config::{Config, Durability, Migrate};
+use crate::fault::{Fault, FaultKind};
+use crate::postgres::migrate::{self, MigrateError};
+use crate::postgres::{OpenError, Probe};
+use crate::route::{Catalog, Plan};
+
+use super::finding::Report;
+
+/// Clocks that differ by more make times in the tables misleading.
+const CLOCK_TOLERANCE: f64 = 2.0;
+
+/// Looks at everything a run asks of the database.
+pub(super) async fn check(config: &Config, cluster: Option<&str>, report: &mut Report) {
+    let probe = match Probe::open(config).await {
+        Ok(probe) => probe,
+        Err(error) => return refused(error, report),
+    };
+    if !probe.same_server() {
+        report.fail(
+            "postgres session",
+            "a second connection does not see the first one's session lock",
+            "the address leads to several servers, or to a pooler in transaction mode; connect \
+             to PostgreSQL directly or through a pooler in session mode",
+        );
+    }
+    if let Err(error) = look(config, cluster, probe.client(), report).await {
+        let fault = Fault::from_postgres(&error);
+        if fault.sqlstate().is_some() {
+            let advice = "the server refused to be looked at; its log says why";
+            report.fail("postgres", fault.to_string(), advice);
+        } else {
+            report.unavailable(
+                "postgres",
+                fault.to_string(),
+                "try again once the server is stable",
+            );
+        }
+    }
+}
+
+async fn look(
+    config: &Config,
+    cluster: Option<&str>,
+    client: &Client,
+    report: &mut Report,
+) -> Result<(), Error> {
+    server(client, report).await?;
+    settings(config, client, report).await?;
+    clock(client, report).await?;
+    let tables = own_tables(config, client, report).await?;
+    if tables && grants(config, client, report).await? {
+        sink(config, cluster, client, report).await?;
+    }
+    routes(config, client, report).await
+}
+
+fn refused(error: OpenError, report: &mut Report) {
+    let subject = "postgres.url";
+    let fault = match error {
+        OpenError::Config(error) => {
+            return report.fail(subject, error.to_string(), "correct postgres.url");
+        }
+        other => other.into_fault(),
+    };
+    let found = fault.to_string();
+    let state = fault.sqlstate();
+    match (&fault.kind, state.as_ref().map(|state| state.as_str())) {
+        (_, Some("28P01" | "28000")) => report.fail(
+            subject,
+            format!("{found}: the server refused user or password"),
+            "check user and password, and the server's pg_hba.conf",
+        ),
+        (_, Some("3D000")) => report.fail(
+            subject,
+            format!("{found}: there is no such database"),
+            "create it, or correct its name",
+        ),
+        (_, Some("42501")) => report.fail(
+            subject,
+            format!("{found}: the role may not connect"),
+            "grant connect on the database to the role",
+        ),
+        (FaultKind::Server(_), _) => report.unavailable(
+            subject,
+            found,
+            "the server takes no connections now: starting, stopping or full",
+        ),
+        _ => report.unavailable(
+            subject,
+            found,
+            "check host and port, and that the server runs and listens there",
+        ),
+    }
+}
+
+async fn server(client: &Client, report: &mut Report) -> Result<(), Error> {
+    let row = client
+        .query_typed_one(
+            "select current_setting('server_version_num')::integer,
+                    current_setting('server_version'), current_setting('server_encoding'),
+                    current_setting('transaction_read_only')::boolean, pg_is_in_recovery(),
+                    current_database()::text, current_user::text",
+            &[],
+        )
+        .await?;
+    let number: i32 = row.try_get(0)?;
+    let (version, encoding): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
+    let (read_only, standby): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
+    let (database, role): (&str, &str) = (row.try_get(5)?, row.try_get(6)?);
+    if number < 140_000 {
+        let advice = "upgrade: 14 is the oldest version that is supported";
+        report.fail("postgres server", format!("version {version}"), advice);
+    } else {
+        report.ok("postgres server", format!("version {version}, {database}, role {role}"));
+    }
+    if encoding != "UTF8" {
+        report.fail(
+            "postgres encoding",
+            format!("the database stores text as {encoding}"),
+            "create a database with encoding UTF8",
+        );
+    }
+    if standby {
+        let advice = "name the primary, or all hosts: the one that takes writes is chosen";
+        report.fail("postgres server", "is a standby and takes no writes", advice);
+    } else if read_only {
+        report.fail(
+            "postgres server",
+            "transactions are read-only",
+            "reset default_transaction_read_only for the role and the database",
+        );
+    }
+    Ok(())
+}
+
+/// Settings of server, database and role; what pgsluice sets itself is looked at beneath that.
+async fn settings(config: &Config, client: &Client, report: &mut Report) -> Result<(), Error> {
+    let rows = client
+        .query_typed(
+            "select name::text, coalesce(reset_val, setting)::text from pg_settings
+             where name in ('fsync', 'full_page_writes', 'synchronous_commit')",
+            &[],
+        )
+        .await?;
+    for row in &rows {
+        let (name, value): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        match (name, value) {
+            ("fsync" | "full_page_writes", "off") => report.warn(
+                format!("postgres {name}"),
+                "off",
+                "a crash of the machine loses or damages committed data; switch it on",
+            ),
+            ("synchronous_commit", "off" | "local" | "remote_write") => report.ok(
+                "postgres synchronous_commit",
+                format!("{value} for others; pgsluice sets on where durability needs it"),
+            ),
+            ("synchronous_commit", "remote_apply") => report.warn(
+                "postgres synchronous_commit",
+                "remote_apply, but pgsluice commits with on",
+                "standbys may show its writes a moment later",
+            ),
+            _ => {}
+        }
+    }
+    let needed = config.postgres.lanes + config.postgres.slow_connections + 2;
+    let free: i64 = client
+        .query_typed_one(
+            "select least(
+               (select setting::bigint from pg_settings where name = 'max_connections')
+                 - (select setting::bigint from pg_settings
+                    where name = 'superuser_reserved_connections')
+                 - (select count(*) from pg_stat_activity where backend_type = 'client backend'),
+               (select nullif(rolconnlimit, -1) - (select count(*) from pg_stat_activity
+                  where usename = rolname) from pg_roles where rolname = current_user)) + 2",
+            &[],
+        )
+        .await?
+        .try_get(0)?;
+    // The two connections of this look are free again afterwards.
+    if i64::try_from(needed).unwrap_or(i64::MAX) > free {
+        report.warn(
+            "postgres connections",
+            format!("{free} are free, a process opens up to {needed}"),
+            "raise max_connections or the role's limit, or lower postgres.lanes and \
+             postgres.slow_connections",
+        );
+    }
+    if config.postgres.durability == Durability::Batch {
+        report.ok("durability", "batch: one durable barrier for many commits");
+    }
+    Ok(())
+}
+
+async fn clock(client: &Client, report: &mut Report) -> Result<(), Error> {
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let before = now();
+    let row = client
+        .query_typed_one("select extract(epoch from clock_timestamp())::double precision", &[])
+        .await?;
+    let middle = (before + now()) / 2;
+    let skew = row.try_get::<_, f64>(0)? - middle.as_secs_f64();
+    if skew.abs() > CLOCK_TOLERANCE {
+        report.warn(
+            "clock",
+            format!("the server's differs by {skew:.1} s"),
+            "keep both machines' clocks in step: ages and lags compare them",
+        );
+    } else {
+        report.ok("clock", "in step with the server's");
+    }
+    Ok(())
+}
+
+/// Whether pgsluice's own tables are there, or could be made.
+async fn own_tables(config: &Config, client: &Client, report: &mut Report) -> Result<bool, Error> {
+    let schema = &config.postgres.schema;
+    let subject = format!("schema {schema}");
+    match migrate::verify(&config.postgres).await {
+        Ok(version) => {
+            report.ok(subject, format!("version {version}"));
+            Ok(true)
+        }
+        Err(MigrateError::SchemaTooOld { version, known, .. }) => {
+            let found = if version == 0 {
+                "no tables yet".to_owned()
+            } else {
+                format!("version {version}, this pgsluice needs {known}")
+            };
+            if config.postgres.migrate == Migrate::Verify {
+                report.fail(
+                    subject,
+                    found,
+                    "run `pgsluice migrate` with a role that owns the schema",
+                );
+            } else if may_create(client, schema).await? {
+                report.ok(subject, format!("{found}; the first start migrates it"));
+            } else {
+                report.fail(
+                    subject,
+                    format!("{found}, and the role may not create them"),
+                    "run `pgsluice migrate` with a role that may create the schema, or grant \
+                     create on the database (or, where the schema exists, on the schema)",
+                );
+            }
+            Ok(false)
+        }
+        Err(MigrateError::Database(fault)) => {
+            let advice = "grant usage on the schema and select on its tables to the role";
+            report.fail(subject, fault.to_string(), advice);
+            Ok(false)
+        }
+        Err(error) => {
+            let advice = "run one version of pgsluice, not older than the one that migrated";
+            report.fail(subject, error.to_string(), advice);
+            Ok(false)
+        }
+    }
+}
+
+async fn may_create(client: &Client, schema: &str) -> Result<bool, Error> {
+    client
+        .query_typed_one(
+            "select coalesce(
+               (select has_schema_privilege(oid, 'create') from pg_namespace where nspname = $1),
+               has_database_privilege(current_database(), 'create'))",
+            &[(&schema, Type::TEXT)],
+        )
+        .await?
+        .try_get(0)
+}
+
+/// Whether the role may work with pgsluice's own tables.
+async fn grants(config: &Config, client: &Client, report: &mut Report) -> Result<bool, Error> {
+    let schema = &config.postgres.schema;
+    let rows = client
+        .query_typed(
+            "select t.relname::text, p.privilege
+             from pg_class t join pg_namespace s on s.oid = t.relnamespace
+             cross join (values ('select'), ('insert'), ('update')) as p(privilege)
+             where s.nspname = $1 and t.relkind in ('r', 'p')
+               and t.relname in ('sink_t', 'stream_t', 'aggregate_t', 'notification_t',
+                                 'dead_letter_t')
+               and not has_table_privilege(t.oid, p.privilege)
+             order by 1, 2",
+            &[(schema, Type::TEXT)],
+        )
+        .await?;
+    for row in &rows {
+        let (table, privilege): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        report.fail(
+            format!("table {schema}.{table}"),
+            format!("the role may not {privilege}"),
+            format!("grant {privilege} on {schema}.{table} to the role"),
+        );
+    }
+    Ok(rows.is_empty())
+}
+
+/// Whether positions that the database holds are those of these brokers.
+async fn sink(
+    config: &Config,
+    cluster: Option<&str>,
+    client: &Client,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let name = &config.kafka.group;
+    let schema = escape_identifier(&config.postgres.schema);
+    let text = format!("select cluster_id from {schema}.sink_t where name = $1");
+    let row: Option<Row> = client.query_typed_opt(&text, &[(name, Type::TEXT)]).await?;
+    let known: Option<String> = match &row {
+        Some(row) => row.try_get(0)?,
+        None => None,
+    };
+    let subject = format!("sink {name}");
+    match (known, cluster) {
+        (Some(known), Some(found)) if known != found => report.fail(
+            subject,
+            format!("its positions belong to cluster {known}, the brokers are cluster {found}"),
+            "correct kafka.brokers, or give kafka.group another name to begin anew",
+        ),
+        _ if row.is_none() => report.ok(subject, "not used before; reads from kafka.start_from"),
+        _ => report.ok(subject, "known; reads on where it stopped"),
+    }
+    Ok(())
+}
+
+/// Compiles the routes against their tables.
+async fn routes(config: &Config, client: &Client, report: &mut Report) -> Result<(), Error> {
+    let catalog = Catalog::load(client, config).await?;
+    match Plan::compile(config, &catalog) {
+        Ok(_) => {
+            let routes = config.routes.len();
+            report.ok(
+                "routes",
+                match routes {
+                    0 => "none: every event goes to the document of its aggregate".to_owned(),
+                    _ => format!("{routes}, all fit their tables"),
+                },
+            );
+        }
+        Err(problems) => {
+            for problem in problems.0 {
+                let text = problem.to_string();
+                let (found, advice) =
+                    text.split_once("; ").unwrap_or((&text, "create it, or correct the route"));
+                report.fail(format!("route[{}]", problem.route), found, advice);
+            }
+        }
+    }
+    Ok(())
+}
