@@ -20,7 +20,7 @@ impl Pipeline {
         if self.first_session_by.is_some_and(|by| now >= by) {
             tracing::error!(
                 event = "startup_timeout",
-                "no database session within postgres.startup_timeout"
+                "database and brokers did not both answer within postgres.startup_timeout"
             );
             self.end(ExitReason::DependencyUnavailable);
         }

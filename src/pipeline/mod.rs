@@ -199,7 +199,8 @@ impl Pipeline {
         match action {
             Action::OpenSession { session, after } => {
                 let around = Arc::clone(&self.around);
-                self.work.push(Box::pin(perform::open(around, session, after)));
+                let first = self.first_session_by.is_some();
+                self.work.push(Box::pin(perform::open(around, session, after, first)));
             }
             Action::CloseSession(id, fault) => self.close_session(id, &fault),
             Action::Take { session, partitions } => {

@@ -54,6 +54,8 @@ pub(super) enum OpenFailure {
     Tables(MigrateError),
     /// The connection.
     Connection(OpenError),
+    /// No broker said which cluster this is.
+    Brokers,
 }
 
 impl OpenFailure {
@@ -63,6 +65,7 @@ impl OpenFailure {
             Self::Tables(MigrateError::Database(fault)) => fault,
             Self::Tables(_) => Fault::new(FaultKind::Bug("pgsluice's tables cannot be used")),
             Self::Connection(error) => error.into_fault(),
+            Self::Brokers => Fault::new(FaultKind::Bug("no broker answers")),
         }
     }
 }
@@ -78,15 +81,26 @@ pub(super) struct Surroundings {
 }
 
 /// Opens a session after a while: our own tables, the connections, the routes' targets.
-pub(super) async fn open(around: Arc<Surroundings>, id: SessionId, after: Duration) -> Outcome {
+///
+/// The first one waits for the brokers, too: a start with neither is one that is not complete.
+pub(super) async fn open(
+    around: Arc<Surroundings>,
+    id: SessionId,
+    after: Duration,
+    first: bool,
+) -> Outcome {
     tokio::time::sleep(after).await;
-    match try_open(&around, id).await {
+    match try_open(&around, id, first).await {
         Ok(opened) => Outcome::Opened(opened),
         Err(failure) => Outcome::NotOpened(id, failure),
     }
 }
 
-async fn try_open(around: &Surroundings, id: SessionId) -> Result<Opened, OpenFailure> {
+async fn try_open(
+    around: &Surroundings,
+    id: SessionId,
+    first: bool,
+) -> Result<Opened, OpenFailure> {
     let config = &around.config;
     let tables = match config.postgres.migrate {
         Migrate::Auto => migrate::migrate(&config.postgres).await.map(|_| ()),
@@ -96,6 +110,9 @@ async fn try_open(around: &Surroundings, id: SessionId) -> Result<Opened, OpenFa
     let positions = Arc::clone(&around.positions);
     // Unknown while no broker answers; then there is nothing to read either.
     let cluster = blocking(move || positions.cluster_id(POSITIONS_TIMEOUT)).await.flatten();
+    if first && cluster.is_none() {
+        return Err(OpenFailure::Brokers);
+    }
     let (session, end) =
         Session::open(config, id, cluster.as_deref()).await.map_err(OpenFailure::Connection)?;
     // Where a route does not fit its table there is no plan, and nothing is claimed with this

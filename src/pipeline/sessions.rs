@@ -56,6 +56,9 @@ impl Pipeline {
                     return self.end(ExitReason::Configuration);
                 }
             }
+            OpenFailure::Brokers => {
+                tracing::warn!(event = "brokers_silent", "no broker answers; waiting for one");
+            }
         }
         self.feed(Input::SessionLost(id, failure.fault()));
     }

@@ -12,7 +12,7 @@ mod canary;
 mod case;
 mod check;
 mod crash;
-
+mod exit_codes;
 mod first_steps;
 mod halts;
 mod load;
