@@ -1,13 +1,37 @@
 //! `pgsluice migrate`: creates or updates pgsluice's own tables, and nothing else.
 
+use clap::Args;
+
 use crate::config::Config;
 use crate::postgres::migrate::{self, MigrateError, MigrationReport};
+use crate::store::grants::grants;
 use crate::supervisor::ExitReason;
 
-use super::{complain, say};
+use super::{Source, complain, say, with_config};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    source: Source,
+    /// Prints the SQL that grants a role what `run` needs with these routes, and does nothing
+    ///
+    /// The role needs no more than this where another one, the owner, runs `pgsluice migrate`.
+    #[arg(long, value_name = "ROLE")]
+    grants: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitReason {
+    with_config(&arguments.source, |config| match &arguments.grants {
+        Some(role) => {
+            say(&grants(&config.postgres.schema, &config.routes, role).join("\n"));
+            ExitReason::Clean
+        }
+        None => migrate(&config),
+    })
+}
 
 /// Migrates whatever `postgres.migrate` says: that setting is about `run`.
-pub(super) fn migrate(config: &Config) -> ExitReason {
+fn migrate(config: &Config) -> ExitReason {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -49,7 +49,7 @@ enum Command {
     ///
     /// `run` does the same at start unless postgres.migrate is "verify". Migrations only add:
     /// older and newer versions of pgsluice work side by side.
-    Migrate(Source),
+    Migrate(migrate::Arguments),
     /// Asks a running daemon on this host how it is
     ///
     /// Exit code 0 when its admin port (admin.listen) answers /live with 200, otherwise 1: for the
@@ -81,8 +81,8 @@ pub fn main() -> ExitCode {
     let reason = match cli.command {
         Command::Run(source) => with_config(&source, run::run),
         Command::Check(arguments) => check::check(&arguments),
-        Command::Migrate(source) => with_config(&source, |config| migrate::migrate(&config)),
         Command::Health(arguments) => return health::health(&arguments),
+        Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Demo(demo) => demo.run().map_or_else(
             |error| {
                 complain(&format!("{error:#}"));

@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod binder;
 pub mod dead_letter;
 pub mod fold;
+pub mod grants;
 pub mod group_move;
 pub mod ledger;
 pub mod name;

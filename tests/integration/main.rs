@@ -22,5 +22,6 @@ mod order;
 mod outage;
 mod parts;
 mod poison;
+mod roles;
 mod routes;
 mod secured;
