@@ -38,4 +38,5 @@ if [ -z "${PGSLUICE_TEST_KAFKA:-}" ]; then
     echo "test.sh: Kafka listens on $PGSLUICE_TEST_KAFKA"
 fi
 
-cargo test "$@"
+# Every binary runs, also after one has failed.
+cargo test --no-fail-fast "$@"
