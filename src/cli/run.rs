@@ -11,7 +11,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::pipeline;
 use crate::supervisor::{Criticality, ExitReason, Supervisor};
-use crate::telemetry::{Telemetry, init_logs};
+use crate::telemetry::{Telemetry, flush_logs, init_logs};
 
 use super::complain;
 
@@ -32,6 +32,7 @@ pub(super) fn run(config: Config) -> ExitReason {
         reason
     });
     tracing::info!(event = "ended", reason = reason.as_str(), code = reason.code(), "ended");
+    flush_logs();
     reason
 }
 
@@ -103,5 +104,6 @@ async fn next_signal(terminate: &mut Signal, interrupt: &mut Signal) -> &'static
 /// Safe at any point: whatever was not durable is read again by the next owner (INV-4).
 #[expect(clippy::exit, reason = "the pipeline's thread may be stuck and cannot be asked")]
 fn end_now(reason: ExitReason) -> ! {
+    flush_logs();
     std::process::exit(i32::from(reason.code()))
 }

@@ -9,29 +9,36 @@ use tracing_subscriber::fmt;
 
 use crate::config::{LogConfig, LogFormat};
 
+use super::lossy::LossyWriter;
+
 /// Why there are no logs.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// `log.level` is no filter.
     #[error("log.level is no level or filter")]
     Level,
+    /// The thread that writes them cannot be started.
+    #[error("the thread that writes logs cannot be started")]
+    Thread(#[source] std::io::Error),
     /// Somebody else in this process has set up logs already.
     #[error("logs are set up already")]
     AlreadySet,
 }
 
-/// Sends log lines to stderr: JSON, one object a line, or a form for people.
+/// Sends log lines to stderr: JSON, one object a line, or a form for people. Nobody waits for
+/// stderr; [`super::flush_logs`] writes the last lines before the process ends.
 ///
 /// Panics are logged too: by their place and, where the code spells it out, their message. A
 /// message that was put together at run time may hold a value and is left out (INV-9).
 ///
 /// # Errors
-/// The filter cannot be read, or logs are set up already.
+/// The filter cannot be read, no thread can be started, or logs are set up already.
 pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&config.level).map_err(|_| LogError::Level)?;
     let on_terminal = std::io::stderr().is_terminal();
     let default = if on_terminal { LogFormat::Pretty } else { LogFormat::Json };
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let writer = LossyWriter::to_stderr().map_err(LogError::Thread)?;
+    let lines = fmt().with_env_filter(filter).with_writer(writer);
     // The `log` crate is not bridged, whatever the filter says: the database driver logs
     // parameters and the server's notices through it, and both hold row values (INV-9).
     let set = match config.format.unwrap_or(default) {

@@ -17,6 +17,8 @@ use crate::fault::{Fault, FaultKind};
 use crate::record::{NextOffset, TopicPartition};
 use crate::verdict::{Reason, Verdict};
 
+use super::lossy;
+
 /// A metric as documented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Definition {
@@ -96,6 +98,11 @@ const LETTERS_STUCK: Definition = define(
     &[],
     "How long dead letters have been waiting for their topic, 0 while publishing works",
 );
+const LOG_LINES_DROPPED: Definition = define(
+    "pgsluice_log_lines_dropped_total",
+    &[],
+    "Log lines dropped because stderr was blocked or closed",
+);
 const KAFKA_REACHABLE: Definition =
     define("pgsluice_kafka_reachable", &[], "0 while no broker can be reached");
 const KAFKA_ERRORS: Definition = define(
@@ -105,7 +112,7 @@ const KAFKA_ERRORS: Definition = define(
 );
 
 /// All metrics of pgsluice, beside those of the process.
-pub const DEFINITIONS: [Definition; 17] = [
+pub const DEFINITIONS: [Definition; 18] = [
     BUILD,
     RECORDS,
     VERSION_GAPS,
@@ -123,6 +130,7 @@ pub const DEFINITIONS: [Definition; 17] = [
     LETTERS_STUCK,
     KAFKA_REACHABLE,
     KAFKA_ERRORS,
+    LOG_LINES_DROPPED,
 ];
 
 /// How many different causes become labels; users may raise any code, so the rest is `other`.
@@ -152,6 +160,7 @@ pub struct Metrics {
     letters_stuck: IntGauge,
     kafka_reachable: IntGauge,
     kafka_errors: IntCounterVec,
+    log_lines_dropped: IntCounter,
     causes: Mutex<BTreeSet<String>>,
 }
 
@@ -190,6 +199,7 @@ impl Metrics {
             letters_stuck: gauge(&registry, LETTERS_STUCK)?,
             kafka_reachable,
             kafka_errors: counters(&registry, KAFKA_ERRORS)?,
+            log_lines_dropped: counter(&registry, LOG_LINES_DROPPED)?,
             causes: Mutex::default(),
             registry,
         })
@@ -200,6 +210,9 @@ impl Metrics {
     /// # Errors
     /// A series cannot be written, which is a bug.
     pub fn encode(&self) -> Result<String, MetricsError> {
+        // Counted where nobody can be told of it: the line that would tell is dropped, too.
+        let new = lossy::dropped().saturating_sub(self.log_lines_dropped.get());
+        self.log_lines_dropped.inc_by(new);
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 

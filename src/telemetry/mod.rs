@@ -9,6 +9,7 @@ mod codes;
 mod heartbeat;
 mod letters;
 mod log;
+mod lossy;
 mod metrics;
 mod report;
 mod status;
@@ -27,6 +28,7 @@ use letters::LetterCount;
 
 pub use heartbeat::Heartbeat;
 pub use log::{LogError, init_logs};
+pub use lossy::flush_logs;
 pub use metrics::{DEFINITIONS, Definition, Metrics, MetricsError};
 pub use status::{NotReady, PartitionPhase, PartitionStatus, Stage, Status};
 

@@ -25,3 +25,4 @@ mod poison;
 mod roles;
 mod routes;
 mod secured;
+mod stderr;

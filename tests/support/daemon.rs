@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::process::{dies_with_us, next_number, scratch, signal, spawn};
+use super::process::{dies_with_us, free_port, next_number, scratch, signal, spawn};
 use super::wait;
 
 /// Joining a group, migrating and reading take a moment on a busy machine.
@@ -19,6 +19,19 @@ pub(crate) struct Daemon {
     child: Mutex<Child>,
     pid: u32,
     log: Arc<Mutex<Vec<String>>>,
+    /// Known beforehand where there is no log to tell it.
+    admin: Option<String>,
+    /// Held open and never read.
+    _unread: Option<ChildStderr>,
+}
+
+/// What becomes of the daemon's standard error when the test does not read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// Its reader stands still.
+    Blocked,
+    /// Its reader has gone.
+    Closed,
 }
 
 impl Daemon {
@@ -29,6 +42,34 @@ impl Daemon {
 
     /// Starts the daemon with a file, or with none, and further environment variables.
     pub(crate) fn start_with(config: Option<&str>, variables: &[(&str, &str)]) -> Self {
+        let mut child = spawn(Self::command(config, variables));
+        let stderr = child.stderr.take().expect("piped");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("log").push(line);
+            }
+        });
+        Self { pid: child.id(), child: Mutex::new(child), log, admin: None, _unread: None }
+    }
+
+    /// Starts the daemon and reads nothing of what it logs.
+    pub(crate) fn start_unread(config: &str, variables: &[(&str, &str)], unread: Unread) -> Self {
+        let admin = format!("127.0.0.1:{}", free_port());
+        let listen = [("PGSLUICE__ADMIN__LISTEN", admin.as_str())];
+        let mut child = spawn(Self::command(Some(config), &[&listen, variables].concat()));
+        let stderr = child.stderr.take().filter(|_| unread == Unread::Blocked);
+        Self {
+            pid: child.id(),
+            child: Mutex::new(child),
+            log: Arc::default(),
+            admin: Some(admin),
+            _unread: stderr,
+        }
+    }
+
+    fn command(config: Option<&str>, variables: &[(&str, &str)]) -> Command {
         let mut command = dies_with_us("KILL", env!("CARGO_BIN_EXE_pgsluice"));
         command.arg("run");
         if let Some(config) = config {
@@ -42,16 +83,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut child = spawn(command);
-        let stderr = child.stderr.take().expect("piped");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                lines.lock().expect("log").push(line);
-            }
-        });
-        Self { pid: child.id(), child: Mutex::new(child), log }
+        command
     }
 
     /// Every line written so far.
@@ -90,6 +122,9 @@ impl Daemon {
     /// The admin address, from the line that names it.
     #[track_caller]
     pub(crate) fn admin(&self) -> String {
+        if let Some(address) = &self.admin {
+            return address.clone();
+        }
         let found = || self.log().iter().find_map(|line| admin_address(line));
         self.until("the log names the admin address", PATIENCE, || found().is_some());
         found().expect("just found")
