@@ -18,6 +18,7 @@ mod halts;
 mod load;
 mod log;
 mod members;
+mod metrics;
 mod order;
 mod outage;
 mod parts;
