@@ -21,8 +21,6 @@ pub struct DeadLetterConfig {
     pub replication_factor: i32,
     /// Whose names the context headers have.
     pub headers: HeaderStyle,
-    /// Parked records at which a partition halts, reason `parking_full`.
-    pub max_parked_events: u64,
 }
 
 /// Whose names the context headers of a dead letter have.
@@ -110,14 +108,13 @@ impl DeadLetterConfig {
         if factor == 0 {
             section.problem("replication_factor", "expected -1 (the broker's own) or at least 1");
         }
-        let parked = section.whole("max_parked_events", 1..=i64::from(u32::MAX));
+        section.not_yet("max_parked_events", "a limit on parked records");
         section.not_yet("flood", "a brake on dead letters");
         let config = Self {
             topic,
             create_topic: section.flag("create_topic", true),
             replication_factor: i32::try_from(factor).unwrap_or(-1),
             headers: section.choice("headers", &[("connect", HeaderStyle::Connect)], &["spring"]),
-            max_parked_events: u64::try_from(parked).unwrap_or(1),
         };
         section.finish();
         config
@@ -185,7 +182,6 @@ mod tests {
             create_topic: true,
             replication_factor: -1,
             headers: HeaderStyle::Connect,
-            max_parked_events: 1,
         }
     }
 

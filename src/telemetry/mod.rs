@@ -100,14 +100,18 @@ impl Telemetry {
 
     /// The group gave these partitions to this member; they may be none.
     pub fn assigned(&self, partitions: &[TopicPartition]) {
-        let held = {
+        let (held, first) = {
             let mut status = self.lock_status();
+            let first = !status.joined;
             status.assigned(partitions);
-            status.partitions.len()
+            (status.partitions.len(), first)
         };
         self.0.metrics.partitions_held(held);
         let count = partitions.len();
-        tracing::info!(event = "partitions_assigned", count, held, "partitions assigned");
+        // A rebalance that brings nothing is frequent and, but for the first, no news.
+        if count > 0 || first {
+            tracing::info!(event = "partitions_assigned", count, held, "partitions assigned");
+        }
     }
 
     /// A database session is ready.

@@ -83,7 +83,7 @@ fn a_backend_killed_by_the_system_takes_the_server_through_recovery_and_loses_no
         daemon.until("records are applied", SETTLING, || case.count("APPLIED") > round * 400);
         let pid = wait::for_some("the daemon is connected", SETTLING, || {
             let sql = "select max(pid) from pg_stat_activity \
-                       where datname = current_database() and application_name like 'pgsluice%'";
+                       where datname = current_database() and application_name like 'pgsluice/%/lane'";
             case.database.try_rows(sql).ok()?.first()?.first()?.as_deref()?.parse().ok()
         });
         signal(pid, "KILL");

@@ -100,11 +100,11 @@ impl Callbacks {
         // Pausing purges what may have been fetched since.
         warn_unless(consumer.pause(partitions), "new partitions could not be paused");
         let added = names(partitions);
-        // A rebalance that brings nothing is frequent and no news.
         if !added.is_empty() {
             self.changes.send(AssignmentChange::Added(added.clone())).ok();
-            self.events.send(PollEvent::Assigned(added)).ok();
         }
+        // One that brings nothing is told, too: a member without partitions has joined.
+        self.events.send(PollEvent::Assigned(added)).ok();
     }
 
     /// Gives partitions up: the run loop has `revoke_budget` to make their progress durable.
