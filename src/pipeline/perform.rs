@@ -1,6 +1,7 @@
 //! Performs the coordinator's actions. Each becomes work that ends in an [`Outcome`]; nothing is
 //! decided here.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::apply;
 use super::context::ApplyContext;
 use super::input::{Input, Lane, TakeReply};
 use super::resolve;
-use super::take::{self, TakeRequest};
+use super::take::{self, KafkaPosition, TakeRequest};
 
 /// How long Kafka may take to tell its positions before the take is asked for again.
 const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -230,22 +231,36 @@ impl Live {
         let names: Vec<TopicPartition> = partitions.iter().map(|(name, _)| name.clone()).collect();
         let positions = Arc::clone(&around.positions);
         let found = blocking(move || positions.fetch(&names, POSITIONS_TIMEOUT)).await;
-        let Some(Ok(mut found)) = found else {
-            let busy = partitions.into_iter().map(|(p, g)| (p, g, TakeReply::Busy)).collect();
+        let found = found.and_then(Result::ok).unwrap_or_default();
+        let (requests, busy) = requests(partitions, found);
+        if requests.is_empty() {
             return Outcome::Input(Input::Taken(id, busy));
-        };
-        let requests = partitions
-            .into_iter()
-            .filter_map(|(partition, generation)| {
-                let kafka = found.remove(&partition)?;
-                Some(TakeRequest { partition, generation, kafka })
-            })
-            .collect();
+        }
         Outcome::Input(match take::take(&self.session, &around.owner, requests).await {
-            Ok(replies) => Input::Taken(id, replies),
+            Ok(mut replies) => {
+                replies.extend(busy);
+                Input::Taken(id, replies)
+            }
             Err(fault) => Input::SessionLost(id, fault),
         })
     }
+}
+
+/// Splits partitions into those that can be taken now and those that Kafka did not tell the
+/// position of: every partition that was asked for has an answer.
+fn requests(
+    partitions: Vec<(TopicPartition, Generation)>,
+    mut found: HashMap<TopicPartition, KafkaPosition>,
+) -> (Vec<TakeRequest>, Vec<take::Taken>) {
+    let mut requests = Vec::new();
+    let mut busy = Vec::new();
+    for (partition, generation) in partitions {
+        match found.remove(&partition) {
+            Some(kafka) => requests.push(TakeRequest { partition, generation, kafka }),
+            None => busy.push((partition, generation, TakeReply::Busy)),
+        }
+    }
+    (requests, busy)
 }
 
 /// None of these partitions can be read before an operator mends the routes' tables.
@@ -260,4 +275,23 @@ fn halted(
         (partition, generation, TakeReply::Halted(reason, Some(fault.clone())))
     };
     Outcome::Input(Input::Taken(id, partitions.into_iter().map(reply).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_whose_position_kafka_did_not_tell_is_asked_for_again() {
+        let partition = |number| TopicPartition { topic: "t".into(), partition: number };
+        let told = KafkaPosition { committed: None, low: 0, high: 5, start: Some(0) };
+        let found = HashMap::from([(partition(1), told)]);
+
+        let wanted = vec![(partition(0), Generation(7)), (partition(1), Generation(8))];
+        let (requests, busy) = requests(wanted, found);
+
+        assert_eq!(requests.len(), 1);
+        assert_eq!(requests[0].partition, partition(1));
+        assert_eq!(busy, [(partition(0), Generation(7), TakeReply::Busy)]);
+    }
 }
