@@ -189,6 +189,7 @@ fn first_here_then_there(first: String, others: String) -> u16 {
 #[test]
 fn an_answer_that_does_not_come_in_time_ends_the_session() {
     let limits = [
+        ("PGSLUICE__POSTGRES__SLOW_LOCK_TIMEOUT", "500ms"),
         ("PGSLUICE__POSTGRES__STATEMENT_TIMEOUT", "1s"),
         ("PGSLUICE__POSTGRES__DEADLINE", "1500ms"),
     ];
