@@ -8,7 +8,7 @@
 //! | `/status` | JSON: session, partitions, reasons, counts |
 //!
 //! It runs on a thread and a runtime of its own: a stalled pipeline cannot hide from `/live`. Idle
-//! and slow clients cannot keep others out, see [`connection`].
+//! and slow clients cannot keep others out, see `connection`.
 
 mod connection;
 

@@ -1,7 +1,7 @@
 //! The slow lane: what the fast lane refused or could not do is decided here, on rows read by the
 //! current session (INV-13), one group and one synchronous transaction at a time.
 //!
-//! The transaction of a group: read and lock its ledger row; decide event after event ([`Course`]),
+//! The transaction of a group: read and lock its ledger row; decide event after event (`Course`),
 //! applying each under a savepoint with all constraints immediate, so that the one at fault is known
 //! (INV-7); then, in one flight, write what is left: notifications, and (only as the owner of the
 //! stream, INV-10) dead letters and the parking of the aggregate (INV-8), and commit. The good

@@ -1,6 +1,6 @@
 //! The one table from fault to decision.
 //!
-//! Every code that PostgreSQL 15 knows has a rule of its own (see [`Rule`]); a code it does not
+//! Every code that PostgreSQL 15 knows has a rule of its own (see `Rule`); a code it does not
 //! know follows the `000` code of its class, and a class it does not know is tried again: unknown
 //! is never dead-lettered. Users may move only codes that their own triggers raise.
 
