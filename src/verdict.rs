@@ -165,9 +165,9 @@ reasons! {
         NoPosition => "no_position",
         /// No route matched and `on_unmatched = "halt"`.
         UnmatchedHalt => "unmatched_halt",
-        /// More dead letters than `dead_letter.flood` allows.
+        /// More dead letters than a limit allows; kept for that brake, raised by nothing yet.
         DeadLetterFlood => "dead_letter_flood",
-        /// `dead_letter.max_parked_events` is reached.
+        /// More parked records than a limit allows; kept for that limit, raised by nothing yet.
         ParkingFull => "parking_full",
         /// A fault that no rule knows, or a bug.
         Unexpected => "unexpected",
