@@ -138,12 +138,13 @@ async fn run(
     let parameters = bind(&statement, context.sink, &batch.moves);
     let parameters: Vec<&(dyn ToSql + Sync)> =
         parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();
-    let rows = within(context.deadline, async {
-        let prepared = lane.prepared(&statement.text, &statement.types).await?;
-        let rows = lane.client().query(&prepared, &parameters).await;
-        rows.map_err(|error| Fault::from_postgres(&error))
-    })
-    .await?;
+    let rows = context
+        .timed(within(context.deadline, async {
+            let prepared = lane.prepared(&statement.text, &statement.types).await?;
+            let rows = lane.client().query(&prepared, &parameters).await;
+            rows.map_err(|error| Fault::from_postgres(&error))
+        }))
+        .await?;
     let mut gaps = vec![None; batch.members.len()];
     for row in rows {
         let (position, gap) = match batch.shape.extent {

@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::config::{EventJson, NotificationConfig, NotificationWrite};
 use crate::event::{Envelope, Event};
+use crate::fault::Fault;
 use crate::postgres::FaultPolicy;
 use crate::route::Plan;
+use crate::store::dead_letter::Letter;
 use crate::store::progress::SinkId;
 use crate::store::statement::{Notify, Statements};
+use crate::telemetry::Telemetry;
 use crate::verdict::{GapPolicy, Verdict};
 
 /// What fast and slow lane need to know; the same for the whole session.
@@ -29,9 +32,29 @@ pub struct ApplyContext {
     pub deadline: Duration,
     /// Where the coordinator's clock began.
     pub clock: Instant,
+    /// Where work is counted and timed.
+    pub telemetry: Telemetry,
 }
 
 impl ApplyContext {
+    /// Counts and times a transaction on a fast lane.
+    pub(super) async fn timed<T>(
+        &self,
+        transaction: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let start = Instant::now();
+        let answer = transaction.await;
+        self.telemetry.metrics().work.fast_lane(start.elapsed(), answer.is_ok());
+        answer
+    }
+
+    /// Counts dead letters that were committed.
+    pub(super) fn count_letters(&self, letters: &[Letter<'_>]) {
+        for letter in letters {
+            self.telemetry.metrics().work.letter(letter.disposition, letter.reason);
+        }
+    }
+
     /// Whether a verdict leaves a notification.
     pub(super) fn notes(&self, verdict: Verdict) -> bool {
         match self.notification.write {

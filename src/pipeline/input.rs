@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::event::Event;
-use crate::fault::Fault;
+use crate::fault::{Decision, Fault};
 use crate::group::{Group, GroupReply, Progress};
 use crate::record::{
     Anchor, Generation, NextOffset, OwnerEpoch, SessionId, StreamId, TopicPartition,
@@ -228,6 +228,8 @@ pub enum Report {
     },
     /// A halted partition was taken up again.
     HaltEnded(TopicPartition),
+    /// An attempt failed, and this was decided.
+    Failed(Decision, Fault),
     /// A group will be tried again.
     Retry {
         /// Its partition.

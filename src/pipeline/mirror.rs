@@ -19,6 +19,7 @@ use super::input::MirrorPosition;
 use super::poll::{Member, release};
 use crate::kafka::faults::describe;
 use crate::record::TopicPartition;
+use crate::telemetry::Telemetry;
 
 /// What the mirror thread is told.
 enum Order {
@@ -42,12 +43,12 @@ impl Mirror {
     ///
     /// # Errors
     /// When the operating system refuses the thread.
-    pub fn start(consumer: &super::poll::Consumer) -> std::io::Result<Self> {
+    pub fn start(consumer: &super::poll::Consumer, telemetry: Telemetry) -> std::io::Result<Self> {
         let (orders, inbox) = unbounded();
         let member = consumer.member();
         let thread = std::thread::Builder::new()
             .name("mirror".to_owned())
-            .spawn(move || follow(&member, &inbox))?;
+            .spawn(move || follow(&member, &inbox, &telemetry))?;
         Ok(Self { orders, thread: Some(thread) })
     }
 
@@ -84,7 +85,7 @@ impl Mirror {
 }
 
 /// The thread: gathers what there is, commits it, and so on until the other end is gone.
-fn follow(member: &Weak<Member>, inbox: &Receiver<Order>) {
+fn follow(member: &Weak<Member>, inbox: &Receiver<Order>, telemetry: &Telemetry) {
     let mut wanted = Wanted::default();
     let mut failing = None::<Instant>;
     while let Ok(order) = inbox.recv() {
@@ -96,9 +97,11 @@ fn follow(member: &Weak<Member>, inbox: &Receiver<Order>) {
         let positions = wanted.drain();
         if !positions.is_empty() {
             let Some(member) = member.upgrade() else { return };
+            let start = Instant::now();
             let done =
                 commit_list(&positions).and_then(|list| member.commit(&list, CommitMode::Sync));
             release(member);
+            telemetry.metrics().work.mirrored(start.elapsed(), done.is_ok());
             report(done, &mut failing);
         }
         for flush in flushes {

@@ -11,8 +11,10 @@ pub mod decode;
 pub mod frontier;
 pub mod input;
 mod leave;
+mod measure;
 pub mod mirror;
 mod partition;
+mod passage;
 mod perform;
 pub mod poll;
 pub mod queue;
@@ -48,6 +50,7 @@ use crate::verdict::Reason;
 
 use self::input::{Action, Input, Lane, Report};
 use self::mirror::Mirror;
+use self::passage::Passage;
 use self::perform::{Live, Outcome, Surroundings};
 use self::poll::{Budget, Command, Consumer, PollEvent};
 use self::state::State;
@@ -95,6 +98,10 @@ struct Pipeline {
     budget: Arc<Budget>,
     events: UnboundedReceiver<PollEvent>,
     work: Work,
+    /// When records were read that are not durable yet.
+    passage: Passage,
+    /// When to look at what takes more than a moment to measure.
+    measure_due: Instant,
     live: Option<Live>,
     /// A route's table is not what this session's plan expects, or there is no plan: every take
     /// looks at the catalog first.
@@ -112,10 +119,7 @@ impl Pipeline {
         self.feed(Input::Tick);
         loop {
             self.telemetry.beat();
-            self.telemetry.in_flight_bytes(self.budget.in_flight());
-            if let Some(publishing) = &self.publishing {
-                self.telemetry.publishing(*publishing.borrow());
-            }
+            self.measure();
             let wake = self.wake();
             tokio::select! {
                 event = self.events.recv() => match event {
@@ -167,10 +171,14 @@ impl Pipeline {
                 self.feed(Input::Assigned(partitions));
             }
             PollEvent::Revoked { partitions, ticket, lost } => {
+                self.telemetry.revoked(lost);
                 self.mirror.forget(partitions.clone());
                 self.feed(Input::Revoked { partitions, ticket, lost });
             }
-            PollEvent::Polled(events) => self.feed(Input::Polled(events)),
+            PollEvent::Polled(events, read) => {
+                self.passage.read(&events, read);
+                self.feed(Input::Polled(events));
+            }
             PollEvent::Positioned { partition, generation, next } => {
                 self.feed(Input::Positioned { partition, generation, next });
             }
@@ -188,7 +196,10 @@ impl Pipeline {
 
     fn on_outcome(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Input(input) => self.feed(input),
+            Outcome::Input(input) => {
+                self.note(&input);
+                self.feed(input);
+            }
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),
             Outcome::PublisherEnded => self.end(ExitReason::Bug),
@@ -216,7 +227,10 @@ impl Pipeline {
             Action::Pause(partition) => self.consumer.send(Command::Pause(partition)),
             Action::Resume(partition) => self.consumer.send(Command::Resume(partition)),
             Action::Apply { session, groups } => match self.live(session) {
-                Some(live) => self.work.push(Box::pin(live.apply(groups))),
+                Some(live) => {
+                    self.sent(&groups);
+                    self.work.push(Box::pin(live.apply(groups)));
+                }
                 None => self.work.push(perform::give_back(session, Lane::Fast, groups)),
             },
             Action::Read { session, groups } => match self.live(session) {
@@ -251,6 +265,7 @@ impl Pipeline {
 
     fn on_report(&mut self, report: &Report) {
         self.telemetry.report(report);
+        self.follow(report);
         match report {
             Report::LettersWritten => self.letters_written.notify_one(),
             Report::Halted {

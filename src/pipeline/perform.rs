@@ -17,6 +17,7 @@ use crate::record::{Generation, SessionId, TopicPartition};
 use crate::route::{Catalog, Plan, RouteProblems};
 use crate::store::name::Schema;
 use crate::store::statement::Statements;
+use crate::telemetry::{SlowWork, Telemetry, WorkMetrics};
 use crate::verdict::GapPolicy;
 
 use super::Piece;
@@ -79,6 +80,8 @@ pub(super) struct Surroundings {
     pub(super) clock: Instant,
     /// Names this process in `stream_t.owner`, for people.
     pub(super) owner: Box<str>,
+    /// Where work is counted and timed.
+    pub(super) telemetry: Telemetry,
 }
 
 /// Opens a session after a while: our own tables, the connections, the routes' targets.
@@ -131,6 +134,7 @@ async fn try_open(
         faults: config.retry.faults.clone(),
         deadline: config.postgres.deadline,
         clock: around.clock.into_std(),
+        telemetry: around.telemetry.clone(),
     };
     Ok(Opened { session: Arc::new(session), end, context: Arc::new(context) })
 }
@@ -189,13 +193,26 @@ impl Live {
     }
 
     pub(super) async fn read(self, groups: Vec<Group>) -> Outcome {
+        let start = Instant::now();
         let groups = resolve::read(&self.session, &self.context, groups).await;
+        self.measured(SlowWork::Read, start, &groups);
         self.replied(Lane::Slow, groups)
     }
 
     pub(super) async fn resolve(self, group: Group) -> Outcome {
-        let reply = resolve::resolve(&self.session, &self.context, group).await;
-        self.replied(Lane::Slow, vec![reply])
+        let start = Instant::now();
+        let groups = vec![resolve::resolve(&self.session, &self.context, group).await];
+        self.measured(SlowWork::Resolve, start, &groups);
+        self.replied(Lane::Slow, groups)
+    }
+
+    fn measured(&self, work: SlowWork, start: Instant, groups: &[(Group, GroupReply)]) {
+        let committed = !groups.iter().any(|(_, reply)| matches!(reply, GroupReply::Failed(_)));
+        self.metrics().slow_lane(work, start.elapsed(), committed);
+    }
+
+    fn metrics(&self) -> &WorkMetrics {
+        &self.context.telemetry.metrics().work
     }
 
     fn replied(&self, lane: Lane, groups: Vec<(Group, GroupReply)>) -> Outcome {
@@ -204,7 +221,10 @@ impl Live {
 
     pub(super) async fn advance(self, progress: Vec<crate::group::Progress>) -> Outcome {
         let id = self.session.id;
-        Outcome::Input(match advance::advance(&self.session, &progress).await {
+        let start = Instant::now();
+        let answer = advance::advance(&self.session, &progress).await;
+        self.metrics().barrier(start.elapsed());
+        Outcome::Input(match answer {
             Ok(streams) => Input::Advanced(id, streams),
             Err(fault) => Input::SessionLost(id, fault),
         })

@@ -26,6 +26,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, unbounded};
 use rdkafka::consumer::Consumer as _;
@@ -116,8 +117,9 @@ pub enum PollEvent {
         /// Ownership is gone already; nothing waits.
         lost: bool,
     },
-    /// Records, in the order of each partition. Their weight was taken from the budget.
-    Polled(Vec<Event>),
+    /// Records, in the order of each partition, and when the first of them was read. Their weight
+    /// was taken from the budget.
+    Polled(Vec<Event>, Instant),
     /// Everything before `next` was handed on; transaction markers take offsets.
     Positioned {
         /// The partition.

@@ -19,12 +19,13 @@ pub(super) async fn skip(lane: &Lane, context: &ApplyContext, groups: &[Group]) 
         Ok(())
     } else {
         query.text = notification::insert(context.statements.schema(), &notes, None, &mut query);
-        within(context.deadline, async {
-            let prepared = lane.prepared(&query.text, &query.types).await?;
-            let done = lane.client().execute(&prepared, &query.parameters()).await;
-            done.map(|_| ()).map_err(|error| Fault::from_postgres(&error))
-        })
-        .await
+        context
+            .timed(within(context.deadline, async {
+                let prepared = lane.prepared(&query.text, &query.types).await?;
+                let done = lane.client().execute(&prepared, &query.parameters()).await;
+                done.map(|_| ()).map_err(|error| Fault::from_postgres(&error))
+            }))
+            .await
     };
     groups.iter().map(|group| skip_reply(group, &written)).collect()
 }

@@ -18,6 +18,7 @@ use crate::telemetry::Telemetry;
 
 use super::backoff::Backoff;
 use super::mirror::Mirror;
+use super::passage::Passage;
 use super::perform::{Outcome, Surroundings, gap_policy};
 use super::poll::{Budget, Consumer};
 use super::state::{State, StateConfig};
@@ -47,7 +48,7 @@ impl Pipeline {
         let positions = Arc::new(Positions::connect(&config.kafka).map_err(|e| kafka(&e))?);
         let consumer =
             Consumer::start(&config, sender, Arc::clone(&budget)).map_err(|e| kafka(&e))?;
-        let mirror = Mirror::start(&consumer).map_err(|e| kafka(&e))?;
+        let mirror = Mirror::start(&consumer, telemetry.clone()).map_err(|e| kafka(&e))?;
         let (desk, at_desk) = watch::channel(Desk::default());
         let letters_written = Arc::new(Notify::new());
         let publisher = Publisher::start(&config, at_desk, Arc::clone(&letters_written))
@@ -62,7 +63,13 @@ impl Pipeline {
         Ok(Self {
             state: State::new(state_config(&config), rand::random()),
             first_session_by: Some(clock + config.postgres.startup_timeout),
-            around: Arc::new(Surroundings { config, positions, clock, owner: owner() }),
+            around: Arc::new(Surroundings {
+                config,
+                positions,
+                clock,
+                owner: owner(),
+                telemetry: telemetry.clone(),
+            }),
             telemetry,
             consumer,
             mirror,
@@ -73,6 +80,8 @@ impl Pipeline {
             budget,
             events,
             work,
+            passage: Passage::default(),
+            measure_due: clock,
             live: None,
             plan_doubted: false,
             drain_by: None,

@@ -14,5 +14,5 @@ mod tls;
 pub use connect::SessionEnd;
 pub use lane::Lane;
 pub use probe::Probe;
-pub use session::{OpenError, Session};
+pub use session::{Connections, OpenError, Session};
 pub use sqlstate::{FaultPolicy, Override};

@@ -47,6 +47,17 @@ pub struct Session {
     deadline: Duration,
 }
 
+/// How many connections a session has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Connections {
+    /// The lead.
+    pub lead: usize,
+    /// The fast lanes.
+    pub lanes: usize,
+    /// The slow lane; its pool opens them when they are first needed.
+    pub slow: usize,
+}
+
 /// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -174,6 +185,14 @@ impl Session {
     /// Whether the session is over.
     pub fn is_closed(&self) -> bool {
         self.lifeline.is_closed()
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self) -> Connections {
+        if self.is_closed() {
+            return Connections::default();
+        }
+        Connections { lead: 1, lanes: self.lanes.len(), slow: self.slow.status().size }
     }
 
     /// The quoted schema of pgsluice's own tables.

@@ -1,137 +1,38 @@
-//! Every metric: name, help and labels stand in this file and nowhere else.
+//! The metrics, in a registry of their own. What there is stands in [`definition`].
 //!
 //! Label values come from closed sets, or from partitions that are held; the series of a
 //! partition are removed when it is given up (INV-11).
+
+mod definition;
+mod partition;
+mod register;
+#[cfg(test)]
+mod tests;
+mod work;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::Collector;
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
-use crate::fault::{Fault, FaultKind};
-use crate::record::{NextOffset, TopicPartition};
-use crate::verdict::{Reason, Verdict};
+use crate::fault::{Decision, Fault, FaultKind};
+use crate::postgres::Connections;
 
 use super::lossy;
 
-/// A metric as documented.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Definition {
-    /// Full name.
-    pub name: &'static str,
-    /// What it counts or shows.
-    pub help: &'static str,
-    /// Its labels.
-    pub labels: &'static [&'static str],
-}
-
-const fn define(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Definition {
-    Definition { name, help, labels }
-}
-
-const PARTITION: &[&str] = &["topic", "partition"];
-
-const BUILD: Definition =
-    define("pgsluice_build_info", &["version"], "Always 1; the label tells the version");
-const RECORDS: Definition = define(
-    "pgsluice_records_total",
-    &["topic", "partition", "verdict"],
-    "Records that reached their outcome",
-);
-const VERSION_GAPS: Definition = define(
-    "pgsluice_version_gaps_total",
-    PARTITION,
-    "Groups that were applied although versions were missing before them",
-);
-const NEXT_OFFSET: Definition = define(
-    "pgsluice_next_offset",
-    PARTITION,
-    "Durable progress: every record below has its outcome",
-);
-const PARTITION_HALTED: Definition = define(
-    "pgsluice_partition_halted",
-    &["topic", "partition", "reason"],
-    "1 while a partition stands still and an operator must act",
-);
-const HALTS: Definition =
-    define("pgsluice_halts_total", &["reason"], "Times that a partition was halted");
-const RETRIES: Definition = define(
-    "pgsluice_retries_total",
-    &["cause"],
-    "Groups that failed and are tried again, by sqlstate or by the word for another cause",
-);
-const PARTITIONS: Definition =
-    define("pgsluice_partitions", &[], "Partitions assigned to this member");
-const FENCED: Definition = define(
-    "pgsluice_partitions_fenced_total",
-    &[],
-    "Times that the database knew a newer owner of a partition",
-);
-const SESSION_OPEN: Definition =
-    define("pgsluice_session_open", &[], "1 while a database session is open");
-const SESSIONS_OPENED: Definition =
-    define("pgsluice_sessions_opened_total", &[], "Database sessions opened");
-const SESSIONS_LOST: Definition = define(
-    "pgsluice_sessions_lost_total",
-    &["cause"],
-    "Database sessions that ended or could not be opened, by sqlstate or by the word for another \
-     cause",
-);
-const IN_FLIGHT_BYTES: Definition = define(
-    "pgsluice_in_flight_bytes",
-    &[],
-    "Weight of the records in memory, bounded by limits.in_flight_bytes",
-);
-const LETTERS_PUBLISHED: Definition =
-    define("pgsluice_letters_published_total", &[], "Dead letters published to their topic");
-const LETTERS_STUCK: Definition = define(
-    "pgsluice_letters_stuck_seconds",
-    &[],
-    "How long dead letters have been waiting for their topic, 0 while publishing works",
-);
-const LOG_LINES_DROPPED: Definition = define(
-    "pgsluice_log_lines_dropped_total",
-    &[],
-    "Log lines dropped because stderr was blocked or closed",
-);
-const KAFKA_REACHABLE: Definition =
-    define("pgsluice_kafka_reachable", &[], "0 while no broker can be reached");
-const KAFKA_ERRORS: Definition = define(
-    "pgsluice_kafka_errors_total",
-    &["code"],
-    "Errors of the Kafka client that did not mend themselves unseen, at most one a minute for each",
-);
-
-/// All metrics of pgsluice, beside those of the process.
-pub const DEFINITIONS: [Definition; 18] = [
-    BUILD,
-    RECORDS,
-    VERSION_GAPS,
-    NEXT_OFFSET,
-    PARTITION_HALTED,
-    HALTS,
-    RETRIES,
-    PARTITIONS,
-    FENCED,
-    SESSION_OPEN,
-    SESSIONS_OPENED,
-    SESSIONS_LOST,
-    IN_FLIGHT_BYTES,
-    LETTERS_PUBLISHED,
-    LETTERS_STUCK,
-    KAFKA_REACHABLE,
-    KAFKA_ERRORS,
-    LOG_LINES_DROPPED,
-];
+use self::definition::{
+    BUILD, CONNECTIONS, FAULTS, FENCED, IN_FLIGHT_BYTES, KAFKA_ERRORS, KAFKA_REACHABLE,
+    LETTERS_PUBLISHED, LETTERS_STUCK, LOG_LINES_DROPPED, PARTITIONS, RETRIES, SESSION_OPEN,
+    SESSIONS_LOST, SESSIONS_OPENED,
+};
+pub use self::definition::{DEFINITIONS, Definition, Kind};
+pub use self::partition::PartitionMetrics;
+use self::register::{counter, counters, gauge, gauges};
+pub use self::work::{Rebalance, SlowWork, WorkMetrics};
 
 /// How many different causes become labels; users may raise any code, so the rest is `other`.
 const MAX_CAUSES: usize = 64;
@@ -143,18 +44,19 @@ pub struct MetricsError(#[from] prometheus::Error);
 
 /// The metrics, in a registry of their own.
 pub struct Metrics {
+    /// Those of single partitions.
+    pub partition: PartitionMetrics,
+    /// Those of the work itself.
+    pub work: WorkMetrics,
     registry: Registry,
-    records: IntCounterVec,
-    version_gaps: IntCounterVec,
-    next_offset: IntGaugeVec,
-    partition_halted: IntGaugeVec,
-    halts: IntCounterVec,
+    faults: IntCounterVec,
     retries: IntCounterVec,
     partitions: IntGauge,
     fenced: IntCounter,
     session_open: IntGauge,
     sessions_opened: IntCounter,
     sessions_lost: IntCounterVec,
+    connections: IntGaugeVec,
     in_flight_bytes: IntGauge,
     letters_published: IntCounter,
     letters_stuck: IntGauge,
@@ -183,17 +85,16 @@ impl Metrics {
         let kafka_reachable = gauge(&registry, KAFKA_REACHABLE)?;
         kafka_reachable.set(1);
         Ok(Self {
-            records: counters(&registry, RECORDS)?,
-            version_gaps: counters(&registry, VERSION_GAPS)?,
-            next_offset: gauges(&registry, NEXT_OFFSET)?,
-            partition_halted: gauges(&registry, PARTITION_HALTED)?,
-            halts: counters(&registry, HALTS)?,
+            partition: PartitionMetrics::try_new(&registry)?,
+            work: WorkMetrics::try_new(&registry)?,
+            faults: counters(&registry, FAULTS)?,
             retries: counters(&registry, RETRIES)?,
             partitions: gauge(&registry, PARTITIONS)?,
             fenced: counter(&registry, FENCED)?,
             session_open: gauge(&registry, SESSION_OPEN)?,
             sessions_opened: counter(&registry, SESSIONS_OPENED)?,
             sessions_lost: counters(&registry, SESSIONS_LOST)?,
+            connections: gauges(&registry, CONNECTIONS)?,
             in_flight_bytes: gauge(&registry, IN_FLIGHT_BYTES)?,
             letters_published: counter(&registry, LETTERS_PUBLISHED)?,
             letters_stuck: gauge(&registry, LETTERS_STUCK)?,
@@ -216,40 +117,16 @@ impl Metrics {
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 
-    /// Records of a partition reached their outcome.
-    pub fn finished(&self, partition: &TopicPartition, verdict: Verdict, count: u64) {
-        let number = partition.partition.to_string();
-        self.records
-            .with_label_values(&[&partition.topic, &*number, verdict.as_str()])
-            .inc_by(count);
-    }
-
-    /// A group was applied although versions were missing before it.
-    pub fn version_gap(&self, partition: &TopicPartition) {
-        let number = partition.partition.to_string();
-        self.version_gaps.with_label_values(&[&*partition.topic, &*number]).inc();
-    }
-
-    /// Progress became durable.
-    pub fn next_offset(&self, partition: &TopicPartition, next: NextOffset) {
-        let number = partition.partition.to_string();
-        self.next_offset.with_label_values(&[&*partition.topic, &*number]).set(next.0);
-    }
-
-    /// A partition stands still.
-    pub fn halted(&self, partition: &TopicPartition, reason: Reason) {
-        self.halt_ended(partition);
-        let number = partition.partition.to_string();
-        let labels = [&*partition.topic, &*number, reason.as_str()];
-        self.partition_halted.with_label_values(&labels).set(1);
-        self.halts.with_label_values(&[reason.as_str()]).inc();
-    }
-
-    /// A halted partition goes on.
-    pub fn halt_ended(&self, partition: &TopicPartition) {
-        remove_series(&self.partition_halted, partition, |labels| {
-            self.partition_halted.remove_label_values(labels)
-        });
+    /// An attempt failed, and this was decided.
+    pub fn fault(&self, decision: Decision, fault: &Fault) {
+        let decision = match decision {
+            Decision::RetryAfter => "retry",
+            Decision::WaitForDatabase => "wait_for_database",
+            Decision::Isolate(_) => "isolate",
+            Decision::Halt(_) => "halt",
+            Decision::Stop => "stop",
+        };
+        self.faults.with_label_values(&[decision, &*self.cause(fault)]).inc();
     }
 
     /// A group will be tried again.
@@ -267,28 +144,25 @@ impl Metrics {
         self.fenced.inc();
     }
 
-    /// A partition was given up: its series go.
-    pub fn given_up(&self, partition: &TopicPartition) {
-        remove_series(&self.records, partition, |labels| self.records.remove_label_values(labels));
-        remove_series(&self.version_gaps, partition, |labels| {
-            self.version_gaps.remove_label_values(labels)
-        });
-        remove_series(&self.next_offset, partition, |labels| {
-            self.next_offset.remove_label_values(labels)
-        });
-        self.halt_ended(partition);
-    }
-
     /// A database session is open.
     pub fn session_opened(&self) {
         self.session_open.set(1);
         self.sessions_opened.inc();
     }
 
-    /// A database session ended or could not be opened.
+    /// A database session ended or could not be opened. Whatever said so, this is what follows.
     pub fn session_lost(&self, fault: &Fault) {
         self.session_open.set(0);
         self.sessions_lost.with_label_values(&[&*self.cause(fault)]).inc();
+        self.fault(Decision::WaitForDatabase, fault);
+    }
+
+    /// Connections to the database now.
+    pub fn connections(&self, open: Connections) {
+        for (role, count) in [("lead", open.lead), ("lane", open.lanes), ("slow", open.slow)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.connections.with_label_values(&[role]).set(count);
+        }
     }
 
     /// Weight of the records in memory.
@@ -337,135 +211,5 @@ impl Metrics {
         }
         causes.insert(cause.clone());
         cause
-    }
-}
-
-/// Removes every series of a metric whose `topic` and `partition` labels are the partition's.
-fn remove_series(
-    metric: &impl Collector,
-    partition: &TopicPartition,
-    remove: impl Fn(&[&str]) -> prometheus::Result<()>,
-) {
-    let number = partition.partition.to_string();
-    let label_order: Vec<&str> = metric
-        .desc()
-        .first()
-        .map(|desc| desc.variable_labels.iter().map(String::as_str).collect())
-        .unwrap_or_default();
-    for family in metric.collect() {
-        for series in family.get_metric() {
-            let value = |name: &str| {
-                series.get_label().iter().find(|pair| pair.name() == name).map_or("", |p| p.value())
-            };
-            if value("topic") != &*partition.topic || value("partition") != number {
-                continue;
-            }
-            let labels: Vec<&str> = label_order.iter().map(|name| value(name)).collect();
-            // The series was listed a moment ago; only another removal could have been faster.
-            drop(remove(&labels));
-        }
-    }
-}
-
-fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, MetricsError> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counter(registry: &Registry, metric: Definition) -> Result<IntCounter, MetricsError> {
-    add(registry, IntCounter::new(metric.name, metric.help)?)
-}
-
-fn gauge(registry: &Registry, metric: Definition) -> Result<IntGauge, MetricsError> {
-    add(registry, IntGauge::new(metric.name, metric.help)?)
-}
-
-fn counters(registry: &Registry, metric: Definition) -> Result<IntCounterVec, MetricsError> {
-    add(registry, IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels)?)
-}
-
-fn gauges(registry: &Registry, metric: Definition) -> Result<IntGaugeVec, MetricsError> {
-    add(registry, IntGaugeVec::new(Opts::new(metric.name, metric.help), metric.labels)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fault::SqlState;
-
-    fn partition(number: i32) -> TopicPartition {
-        TopicPartition { topic: "orders".into(), partition: number }
-    }
-
-    /// `docs/metrics.md` as it has to be.
-    fn manual() -> String {
-        let mut text =
-            "# Metrics\n\nServed at `/metrics` on the admin port, beside Prometheus' own \
-            `process_*` metrics. The series of a partition are removed when it is given up.\n\n\
-            | name | labels | meaning |\n| --- | --- | --- |\n"
-                .to_owned();
-        for metric in DEFINITIONS {
-            let Definition { name, help, labels } = metric;
-            text += &format!("| `{name}` | {} | {help} |\n", labels.join(", "));
-        }
-        text
-    }
-
-    #[test]
-    fn the_manual_names_every_metric() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
-        if std::env::var_os("PGSLUICE_WRITE_DOCS").is_some() {
-            std::fs::write(path, manual()).expect("docs/metrics.md");
-        }
-        let written = std::fs::read_to_string(path).expect("docs/metrics.md");
-        assert_eq!(written, manual(), "run this test with PGSLUICE_WRITE_DOCS=1 and commit");
-    }
-
-    #[test]
-    fn every_name_carries_our_prefix_and_the_suffix_of_its_kind() {
-        for metric in DEFINITIONS {
-            assert!(metric.name.starts_with("pgsluice_"), "{}", metric.name);
-            let suffixes = metric.name.matches("_total").count();
-            assert!(suffixes == 0 || metric.name.ends_with("_total"), "{}", metric.name);
-            assert!(!metric.help.ends_with('.'), "{}", metric.name);
-        }
-    }
-
-    #[test]
-    fn a_partition_that_is_given_up_leaves_no_series() {
-        let metrics = Metrics::try_new().expect("metrics");
-        for number in [1, 11] {
-            metrics.finished(&partition(number), Verdict::Applied, 3);
-            metrics.finished(&partition(number), Verdict::Stale, 1);
-            metrics.version_gap(&partition(number));
-            metrics.next_offset(&partition(number), NextOffset(7));
-            metrics.halted(&partition(number), Reason::LogChanged);
-        }
-        metrics.given_up(&partition(1));
-        let text = metrics.encode().expect("text");
-        assert!(!text.contains("partition=\"1\""), "{text}");
-        assert_eq!(text.matches("partition=\"11\"").count(), 5, "{text}");
-    }
-
-    #[test]
-    fn a_partition_is_halted_for_one_reason_at_a_time() {
-        let metrics = Metrics::try_new().expect("metrics");
-        metrics.halted(&partition(0), Reason::SchemaMismatch);
-        metrics.halted(&partition(0), Reason::PermissionDenied);
-        let text = metrics.encode().expect("text");
-        assert_eq!(text.matches("pgsluice_partition_halted{").count(), 1, "{text}");
-        assert!(text.contains("reason=\"permission_denied\""));
-    }
-
-    #[test]
-    fn codes_raised_by_users_cannot_make_series_without_bound() {
-        let metrics = Metrics::try_new().expect("metrics");
-        for number in 0..200 {
-            let code = SqlState::parse(&format!("U{number:04}")).expect("code");
-            metrics.retry(&Fault::new(FaultKind::Server(code)));
-        }
-        let text = metrics.encode().expect("text");
-        assert_eq!(text.matches("pgsluice_retries_total{").count(), MAX_CAUSES + 1);
-        assert!(text.contains("pgsluice_retries_total{cause=\"other\"} 136"), "{text}");
     }
 }

@@ -29,7 +29,10 @@ use letters::LetterCount;
 pub use heartbeat::Heartbeat;
 pub use log::{LogError, init_logs};
 pub use lossy::flush_logs;
-pub use metrics::{DEFINITIONS, Definition, Metrics, MetricsError};
+pub use metrics::{
+    DEFINITIONS, Definition, Kind, Metrics, MetricsError, PartitionMetrics, Rebalance, SlowWork,
+    WorkMetrics,
+};
 pub use status::{NotReady, PartitionPhase, PartitionStatus, Stage, Status};
 
 /// The one handle the pipeline reports through; clones share everything.
@@ -107,11 +110,18 @@ impl Telemetry {
             (status.partitions.len(), first)
         };
         self.0.metrics.partitions_held(held);
+        self.0.metrics.work.rebalance(Rebalance::Assigned);
         let count = partitions.len();
         // A rebalance that brings nothing is frequent and, but for the first, no news.
         if count > 0 || first {
             tracing::info!(event = "partitions_assigned", count, held, "partitions assigned");
         }
+    }
+
+    /// Kafka takes partitions away; `lost`: ownership is gone already.
+    pub fn revoked(&self, lost: bool) {
+        let kind = if lost { Rebalance::Lost } else { Rebalance::Revoked };
+        self.0.metrics.work.rebalance(kind);
     }
 
     /// A database session is ready.

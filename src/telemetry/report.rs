@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use crate::fault::Fault;
+use crate::fault::{Decision, Fault};
 use crate::pipeline::input::{Claim, Report};
 use crate::record::TopicPartition;
 use crate::verdict::{Reason, Verdict};
@@ -23,7 +23,7 @@ impl Telemetry {
             }
             Report::VersionGap(partition) => {
                 if self.holds(partition) {
-                    self.metrics().version_gap(partition);
+                    self.metrics().partition.version_gap(partition);
                 }
                 tracing::debug!(event = "version_gap", %partition, "versions are missing");
             }
@@ -43,15 +43,18 @@ impl Telemetry {
             }
             Report::HaltEnded(partition) => {
                 self.lock_status().halt_ended(partition);
-                self.metrics().halt_ended(partition);
+                self.metrics().partition.halt_ended(partition);
                 tracing::info!(event = "partition_resumed", %partition, "halted partition goes on");
             }
+            // The loss of the session that follows from it is counted as such.
+            Report::Failed(Decision::WaitForDatabase, _) => {}
+            Report::Failed(decision, fault) => self.metrics().fault(*decision, fault),
             Report::Retry { partition, attempts, fault } => {
                 self.retried(partition, *attempts, fault);
             }
             Report::Advanced { partition, next } => {
                 if self.lock_status().advanced(partition, *next) {
-                    self.metrics().next_offset(partition, *next);
+                    self.metrics().partition.next_offset(partition, *next);
                 }
                 tracing::debug!(event = "advanced", %partition, next = next.0, "progress is durable");
             }
@@ -62,7 +65,7 @@ impl Telemetry {
     fn finished(&self, partition: &TopicPartition, verdict: Verdict, count: u64) {
         // What comes late for a partition that is gone would bring its series back.
         if self.lock_status().finished(partition, verdict, count) {
-            self.metrics().finished(partition, verdict, count);
+            self.metrics().partition.finished(partition, verdict, count);
         }
         let (dead_lettered, parked) = match verdict {
             Verdict::DeadLettered => (count, 0),
@@ -101,7 +104,7 @@ impl Telemetry {
             status.partitions.len()
         };
         self.metrics().partitions_held(held);
-        self.metrics().next_offset(partition, claim.next);
+        self.metrics().partition.taken(partition, claim.next);
         tracing::info!(
             event = "partition_taken",
             %partition,
@@ -119,13 +122,13 @@ impl Telemetry {
             status.partitions.len()
         };
         self.metrics().partitions_held(held);
-        self.metrics().given_up(partition);
+        self.metrics().partition.given_up(partition);
         tracing::info!(event = "partition_given_up", %partition, held, "partition given up");
     }
 
     fn halted(&self, partition: &TopicPartition, reason: Reason, fault: Option<&Fault>) {
         self.lock_status().halted(partition, reason, fault);
-        self.metrics().halted(partition, reason);
+        self.metrics().partition.halted(partition, reason);
         tracing::error!(
             event = "partition_halted",
             %partition,

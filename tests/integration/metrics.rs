@@ -43,6 +43,7 @@ fn records_counted_by_verdict_are_those_of_the_table_and_keys_make_no_series() {
     send((0..20).map(|n| renamed(&format!("c{n}"), 5)).collect());
     send((0..20).map(|n| renamed(&format!("c{n}"), 2)).collect());
     send((1..=3).map(|version| renamed("a-name-of-its-own", version)).collect());
+    send(vec![Outgoing::new("not-json", "{"), Outgoing::without_key("neither")]);
     let before = series(&daemon);
     let sent = send((0..300).map(|n| renamed(&format!("k{n}"), 1)).collect());
 
@@ -54,6 +55,64 @@ fn records_counted_by_verdict_are_those_of_the_table_and_keys_make_no_series() {
     }
     assert_eq!(case.outcomes().len(), sent);
     assert_eq!(series(&daemon), before, "300 new keys");
+    assert_letters_agree(&case, &daemon);
+    let count = |name: &str, labels: &[&str]| daemon.metric(name, labels);
+    let fast = count("pgsluice_transactions_total", &["lane=\"fast\"", "\"committed\""]);
+    assert!(fast >= 320.0, "each of 320 aggregates has a transaction of its own: {fast}");
+    assert_eq!(fast, count("pgsluice_fast_lane_seconds_count", &[]) - failed(&daemon, "fast"));
+    let slow = count("pgsluice_transactions_total", &["lane=\"slow\"", "\"committed\""]);
+    let resolved = count("pgsluice_slow_lane_seconds_count", &["work=\"resolve\""]);
+    assert!(slow >= 1.0 && slow == resolved - failed(&daemon, "slow"), "{slow} of {resolved}");
+    let refused = count("pgsluice_faults_total", &["cause=\"23514\"", "decision=\"isolate\""]);
+    assert!(refused >= 1.0, "the constraint is counted as a fault");
+    assert_eq!(refused, count("pgsluice_retries_total", &["cause=\"23514\""]));
+    for observed in ["queue", "barrier", "mirror", "freshness"] {
+        let name = format!("pgsluice_{observed}_seconds_count");
+        assert!(count(&name, &[]) >= 1.0, "{name}");
+    }
+    assert_eq!(count("pgsluice_takes_total", &["outcome=\"claimed\""]), 2.0);
+    assert_eq!(count("pgsluice_rebalances_total", &["kind=\"assigned\""]), 1.0);
+    daemon.until("the offsets are committed to Kafka", SETTLING, || {
+        count("pgsluice_mirror_commits_total", &["outcome=\"ok\""]) >= 1.0
+    });
+    daemon.until("nothing is unfinished", SETTLING, || {
+        count("pgsluice_oldest_unfinished_seconds", &[]) == 0.0
+    });
+    let open = "select count(*) from pg_stat_activity where application_name like 'pgsluice/%' \
+                and datname = current_database()";
+    daemon.until("the connections are those that the server has", SETTLING, || {
+        count("pgsluice_connections_open", &[]) == float(case.database.count(open))
+    });
+}
+
+/// Transactions of a lane that failed.
+fn failed(daemon: &Daemon, lane: &str) -> f64 {
+    let lane = format!("lane=\"{lane}\"");
+    daemon.metric("pgsluice_transactions_total", &[&lane, "outcome=\"failed\""])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a small number")]
+fn float(number: i64) -> f64 {
+    number as f64
+}
+
+/// Compares the letters counted by reason with the rows of the table.
+#[track_caller]
+fn assert_letters_agree(case: &Case, daemon: &Daemon) {
+    let rows = case
+        .database
+        .rows("select disposition, reason, count(*) from pgsluice.dead_letter_t group by 1, 2");
+    assert!(rows.len() >= 2, "the test makes letters of several kinds: {rows:?}");
+    let mut all = 0.0;
+    for row in rows {
+        let row: Vec<String> = row.into_iter().flatten().collect();
+        let [disposition, reason, count] = &row[..] else { panic!("{row:?}") };
+        let labels = [format!("disposition=\"{disposition}\""), format!("reason=\"{reason}\"")];
+        let counted = daemon.metric("pgsluice_letters_written_total", &[&labels[0], &labels[1]]);
+        assert_eq!(counted.to_string(), *count, "{disposition}, {reason}");
+        all += counted;
+    }
+    assert_eq!(daemon.metric("pgsluice_letters_written_total", &[]), all);
 }
 
 #[test]

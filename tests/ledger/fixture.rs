@@ -19,6 +19,7 @@ use pgsluice::record::{
 use pgsluice::route::{CompiledAction, CompiledRoute, Plan};
 use pgsluice::store::name::Schema;
 use pgsluice::store::statement::Statements;
+use pgsluice::telemetry::Telemetry;
 use pgsluice::verdict::{GapPolicy, Reason, Verdict};
 
 use crate::support::postgres::{Database, Postgres};
@@ -72,6 +73,7 @@ impl Fixture {
             faults: FaultPolicy::default(),
             deadline: Duration::from_secs(20),
             clock: Instant::now(),
+            telemetry: Telemetry::try_new("ledger").unwrap(),
         };
         let fixture = Self { database, context, session, _end: end, runtime };
         for partition in 0..2 {

@@ -1,7 +1,7 @@
 //! The thread against a broker: librdkafka's mock cluster, or with `PGSLUICE_TEST_KAFKA` a real
 //! one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -18,6 +18,7 @@ use crate::kafka::positions::Positions;
 use crate::pipeline::mirror::Mirror;
 use crate::pipeline::take::{Committed, KafkaPosition};
 use crate::record::{Offset, OwnerEpoch, StreamId};
+use crate::telemetry::Telemetry;
 use crate::verdict::Reason;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -162,9 +163,9 @@ impl Running {
 
     fn hear(&mut self) -> Option<PollEvent> {
         match self.heard.try_recv() {
-            Ok(PollEvent::Polled(events)) => {
+            Ok(PollEvent::Polled(events, read)) => {
                 self.events.extend(events);
-                Some(PollEvent::Polled(Vec::new()))
+                Some(PollEvent::Polled(Vec::new(), read))
             }
             Ok(PollEvent::Assigned(partitions)) => {
                 self.assigned.extend(partitions.clone());
@@ -362,7 +363,7 @@ fn the_mirror_commits_the_newest_position_with_the_tag() {
     let broker = Broker::start("poll-mirror");
     broker.produce_numbers(3);
     let running = Running::assigned(&broker, 1 << 20);
-    let mirror = Mirror::start(&running.consumer).unwrap();
+    let mirror = Mirror::start(&running.consumer, Telemetry::try_new("t").unwrap()).unwrap();
     mirror.commit(vec![position(broker.partition(0), 2)]);
     mirror.commit(vec![position(broker.partition(0), 3)]);
     assert!(mirror.stop(PATIENCE));
@@ -395,7 +396,7 @@ fn what_kafka_knows_of_a_partition_is_read_without_joining_the_group() {
     }
 
     let running = Running::assigned(&broker, 1 << 20);
-    let mirror = Mirror::start(&running.consumer).unwrap();
+    let mirror = Mirror::start(&running.consumer, Telemetry::try_new("t").unwrap()).unwrap();
     mirror.commit(vec![position(broker.partition(0), 3)]);
     assert!(mirror.stop(PATIENCE));
     let ours = Committed { next: 3, metadata: "pgsluice/1/1/2".to_owned() };

@@ -156,7 +156,8 @@ impl Poller {
     fn gather(&mut self) -> Flow {
         let mut batch = Vec::new();
         let mut bytes = 0_u64;
-        let mut deadline = Instant::now() + IDLE_POLL;
+        let mut read = Instant::now();
+        let mut deadline = read + IDLE_POLL;
         let member = Arc::clone(&self.member);
         let mut flow = Flow::On;
         loop {
@@ -166,7 +167,8 @@ impl Poller {
                     let size = message.payload_len() + message.key_len();
                     if let Some(event) = self.admit(&message) {
                         if batch.is_empty() {
-                            deadline = Instant::now() + self.batch.max_wait;
+                            read = Instant::now();
+                            deadline = read + self.batch.max_wait;
                         }
                         bytes += size as u64;
                         batch.push(event);
@@ -190,7 +192,7 @@ impl Poller {
         }
         if !batch.is_empty() {
             self.reached();
-            self.events.send(PollEvent::Polled(batch)).ok();
+            self.events.send(PollEvent::Polled(batch, read)).ok();
         }
         flow
     }

@@ -54,7 +54,10 @@ pub(super) async fn finish(
     match (count(0), count(1)) {
         (Some(0), _) => Ok(GroupReply::NotOwner),
         (Some(_), Some(0)) => Err(changed_meanwhile()),
-        (Some(_), Some(_)) => Ok(course.done()),
+        (Some(_), Some(_)) => {
+            context.count_letters(&letters);
+            Ok(course.done())
+        }
         _ => Err(Fault::new(FaultKind::Bug("row of the letters' statement"))),
     }
 }

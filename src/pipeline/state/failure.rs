@@ -17,7 +17,9 @@ impl State {
         mut fault: Fault,
     ) {
         let name = group.origin.partition.clone();
-        match (self.config.decide)(&fault) {
+        let decision = (self.config.decide)(&fault);
+        self.out.push(Action::Report(Report::Failed(decision, fault.clone())));
+        match decision {
             Decision::WaitForDatabase => {
                 self.discard(group);
                 self.lose_session(session, fault);
