@@ -7,21 +7,55 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::config::{Config, Durability, Migrate};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Decision, Fault, FaultKind};
 use crate::postgres::migrate::{self, MigrateError};
-use crate::postgres::{OpenError, Probe};
+use crate::postgres::{FaultPolicy, OpenError, Probe};
 use crate::route::{Catalog, Plan};
+use crate::store::progress::{self, Stored};
 
 use super::finding::Report;
 
 /// Clocks that differ by more make times in the tables misleading.
 const CLOCK_TOLERANCE: f64 = 2.0;
 
-/// Looks at everything a run asks of the database.
-pub(super) async fn check(config: &Config, cluster: Option<&str>, report: &mut Report) {
+/// What a sample can be tried on.
+pub(super) struct Ground {
+    /// The connections.
+    pub(super) probe: Probe,
+    /// The routes, where all fit their tables.
+    pub(super) plan: Option<Plan>,
+    /// pgsluice's own tables.
+    pub(super) tables: Tables,
+    /// What they hold of this sink.
+    pub(super) stored: Stored,
+}
+
+/// pgsluice's own tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tables {
+    /// There, and the role may use them.
+    Ready,
+    /// None yet, and the role may create them.
+    Creatable {
+        /// The schema is there.
+        schema_exists: bool,
+    },
+    /// Something has to be done first.
+    Unusable,
+}
+
+/// Looks at everything a run asks of the database; `None` when there is nothing to go on with.
+pub(super) async fn check(
+    config: &Config,
+    cluster: Option<&str>,
+    report: &mut Report,
+) -> Option<Ground> {
     let probe = match Probe::open(config).await {
         Ok(probe) => probe,
-        Err(error) => return refused(error, report),
+        Err(error) => {
+            refused(error, report);
+            return None;
+        }
     };
     if !probe.same_server() {
         report.fail(
@@ -31,18 +65,33 @@ pub(super) async fn check(config: &Config, cluster: Option<&str>, report: &mut R
              to PostgreSQL directly or through a pooler in session mode",
         );
     }
-    if let Err(error) = look(config, cluster, probe.client(), report).await {
-        let fault = Fault::from_postgres(&error);
-        if fault.sqlstate().is_some() {
-            let advice = "the server refused to be looked at; its log says why";
-            report.fail("postgres", fault.to_string(), advice);
-        } else {
-            report.unavailable(
-                "postgres",
-                fault.to_string(),
-                "try again once the server is stable",
-            );
+    match look(config, cluster, probe.client(), report).await {
+        Ok((tables, stored, plan)) if probe.same_server() => {
+            Some(Ground { probe, plan, tables, stored })
         }
+        Ok(_) => None,
+        Err(error) => {
+            let fault = Fault::from_postgres(&error);
+            let advice = "the server refused to be looked at; its log says why";
+            trouble(&fault, "postgres", fault.to_string(), advice, report);
+            None
+        }
+    }
+}
+
+/// What the server said when it did not do what it was asked: an outage, or something to mend.
+pub(super) fn trouble(
+    fault: &Fault,
+    subject: &str,
+    found: String,
+    advice: &str,
+    report: &mut Report,
+) {
+    let decision = FaultPolicy::default().decide(fault);
+    if fault.sqlstate().is_none() || decision == Decision::WaitForDatabase {
+        report.unavailable(subject, found, "try again once the server is stable");
+    } else {
+        report.fail(subject, found, advice);
     }
 }
 
@@ -51,15 +100,22 @@ async fn look(
     cluster: Option<&str>,
     client: &Client,
     report: &mut Report,
-) -> Result<(), Error> {
+) -> Result<(Tables, Stored, Option<Plan>), Error> {
     server(client, report).await?;
     settings(config, client, report).await?;
     clock(client, report).await?;
-    let tables = own_tables(config, client, report).await?;
-    if tables && grants(config, client, report).await? {
-        sink(config, cluster, client, report).await?;
+    let mut tables = own_tables(config, client, report).await?;
+    let mut stored = Stored::default();
+    if tables == Tables::Ready {
+        if grants(config, client, report).await? {
+            sink(config, cluster, client, report).await?;
+            let schema = escape_identifier(&config.postgres.schema);
+            stored = progress::stored(client, &schema, &config.kafka.group).await?;
+        } else {
+            tables = Tables::Unusable;
+        }
     }
-    routes(config, client, report).await
+    Ok((tables, stored, routes(config, client, report).await?))
 }
 
 fn refused(error: OpenError, report: &mut Report) {
@@ -220,13 +276,17 @@ async fn clock(client: &Client, report: &mut Report) -> Result<(), Error> {
 }
 
 /// Whether pgsluice's own tables are there, or could be made.
-async fn own_tables(config: &Config, client: &Client, report: &mut Report) -> Result<bool, Error> {
+async fn own_tables(
+    config: &Config,
+    client: &Client,
+    report: &mut Report,
+) -> Result<Tables, Error> {
     let schema = &config.postgres.schema;
     let subject = format!("schema {schema}");
-    match migrate::verify(&config.postgres).await {
+    match migrate::verify_on(client, schema).await {
         Ok(version) => {
             report.ok(subject, format!("version {version}"));
-            Ok(true)
+            return Ok(Tables::Ready);
         }
         Err(MigrateError::SchemaTooOld { version, known, .. }) => {
             let found = if version == 0 {
@@ -242,6 +302,10 @@ async fn own_tables(config: &Config, client: &Client, report: &mut Report) -> Re
                 );
             } else if may_create(client, schema).await? {
                 report.ok(subject, format!("{found}; the first start migrates it"));
+                if version == 0 {
+                    let schema_exists = exists(client, schema).await?;
+                    return Ok(Tables::Creatable { schema_exists });
+                }
             } else {
                 report.fail(
                     subject,
@@ -250,19 +314,27 @@ async fn own_tables(config: &Config, client: &Client, report: &mut Report) -> Re
                      create on the database (or, where the schema exists, on the schema)",
                 );
             }
-            Ok(false)
         }
         Err(MigrateError::Database(fault)) => {
             let advice = "grant usage on the schema and select on its tables to the role";
-            report.fail(subject, fault.to_string(), advice);
-            Ok(false)
+            trouble(&fault, &subject, fault.to_string(), advice, report);
         }
         Err(error) => {
             let advice = "run one version of pgsluice, not older than the one that migrated";
             report.fail(subject, error.to_string(), advice);
-            Ok(false)
         }
     }
+    Ok(Tables::Unusable)
+}
+
+async fn exists(client: &Client, schema: &str) -> Result<bool, Error> {
+    client
+        .query_typed_one(
+            "select exists (select from pg_namespace where nspname = $1)",
+            &[(&schema, Type::TEXT)],
+        )
+        .await?
+        .try_get(0)
 }
 
 async fn may_create(client: &Client, schema: &str) -> Result<bool, Error> {
@@ -332,11 +404,15 @@ async fn sink(
     Ok(())
 }
 
-/// Compiles the routes against their tables.
-async fn routes(config: &Config, client: &Client, report: &mut Report) -> Result<(), Error> {
+/// Compiles the routes against their tables; the plan where they fit.
+async fn routes(
+    config: &Config,
+    client: &Client,
+    report: &mut Report,
+) -> Result<Option<Plan>, Error> {
     let catalog = Catalog::load(client, config).await?;
     match Plan::compile(config, &catalog) {
-        Ok(_) => {
+        Ok(plan) => {
             let routes = config.routes.len();
             report.ok(
                 "routes",
@@ -345,6 +421,7 @@ async fn routes(config: &Config, client: &Client, report: &mut Report) -> Result
                     _ => format!("{routes}, all fit their tables"),
                 },
             );
+            Ok(Some(plan))
         }
         Err(problems) => {
             for problem in problems.0 {
@@ -353,7 +430,7 @@ async fn routes(config: &Config, client: &Client, report: &mut Report) -> Result
                     text.split_once("; ").unwrap_or((&text, "create it, or correct the route"));
                 report.fail(format!("route[{}]", problem.route), found, advice);
             }
+            Ok(None)
         }
     }
-    Ok(())
 }

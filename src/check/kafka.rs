@@ -14,7 +14,7 @@ use crate::kafka::faults::describe;
 use crate::kafka::settings;
 
 use super::finding::Report;
-use super::topic;
+use super::topic::{self, Source};
 
 /// How long one question to the brokers may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ impl ConsumerContext for Noting {}
 pub(super) struct Cluster {
     /// Id of the cluster, where it has one.
     pub(super) id: Option<String>,
+    /// The topics that are read.
+    pub(super) sources: Vec<Source>,
 }
 
 /// Looks at everything a run asks of Kafka; `None` when there is nothing to go on with.
@@ -74,8 +76,8 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> Option<Cluste
     report.ok("kafka.brokers", format!("{brokers} answering{cluster}"));
     group(config, &client, report);
     let chosen = chosen(config, &metadata, report);
-    topic::check(config, &metadata, &chosen, report).await;
-    Some(Cluster { id })
+    let sources = topic::check(config, &metadata, &chosen, report).await;
+    Some(Cluster { id, sources })
 }
 
 fn unreachable(

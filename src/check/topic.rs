@@ -44,7 +44,7 @@ pub(super) async fn check(
     metadata: &Metadata,
     chosen: &[String],
     report: &mut Report,
-) {
+) -> Vec<Source> {
     let sources: Vec<Source> = chosen
         .iter()
         .filter_map(|name| Some((name, topic(metadata, name)?)))
@@ -58,7 +58,7 @@ pub(super) async fn check(
         match settings::admin(&config.kafka).create_with_context(LogOnly) {
             Ok(admin) => admin,
             // The same properties made a client before.
-            Err(_) => return,
+            Err(_) => return sources,
         };
     let there = letters.iter().map(|(_, name)| name).filter(|n| topic(metadata, n).is_some());
     let named: Vec<&String> = sources.iter().map(|source| &source.name).chain(there).collect();
@@ -79,6 +79,7 @@ pub(super) async fn check(
             None => check_creation(config, &admin, source, name, report).await,
         }
     }
+    sources
 }
 
 fn topic<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a MetadataTopic> {

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::check::{self, Report};
+use crate::check::{self, From, Report, Sample, Wanted};
 use crate::config::{Config, ConfigProblems, DEFAULT_TOML, RouteAction, VersionSource};
 use crate::supervisor::ExitReason;
 
@@ -19,6 +19,21 @@ pub(super) struct Arguments {
     /// Looks at brokers, topics, group, server, tables and grants too; changes nothing
     #[arg(long)]
     connect: bool,
+    /// Tries so many real records too, in a transaction that is rolled back; implies --connect
+    ///
+    /// Reads them beside the group: nothing joins it, no offset is committed. Each is shown as its
+    /// position, what it says about itself (types, version and names of fields, never a value),
+    /// the route it takes, the verdict with its reason, and what its statement wrote, all in one
+    /// transaction that is rolled back at the end. Where pgsluice's own tables are missing they are
+    /// made in that transaction. Triggers run, and are rolled back with it; what they do outside of
+    /// the database is done, and sequences stay advanced. No lock is waited for, and none is held for
+    /// longer than a few seconds. A record that would be a dead letter is a warning, one that would
+    /// halt its partition ends with exit code 2.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    sample: Option<u16>,
+    /// Which records a sample takes of each partition
+    #[arg(long, value_enum, value_name = "PLACE", default_value = "next", requires = "sample")]
+    from: Place,
     /// How the result is printed
     #[arg(long, value_enum, value_name = "FORM", default_value = "table")]
     output: Output,
@@ -30,6 +45,32 @@ enum Output {
     Table,
     /// One JSON object
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Place {
+    /// Those the sink would read next
+    Next,
+    /// The oldest
+    Earliest,
+    /// The newest
+    Latest,
+}
+
+impl Arguments {
+    /// Whether anything but the configuration is looked at.
+    fn connects(&self) -> bool {
+        self.connect || self.sample.is_some()
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        let from = match self.from {
+            Place::Next => From::Next,
+            Place::Earliest => From::Earliest,
+            Place::Latest => From::Latest,
+        };
+        self.sample.map(|records| Wanted { records: records.into(), from })
+    }
 }
 
 pub(super) fn check(arguments: &Arguments) -> ExitReason {
@@ -48,9 +89,10 @@ pub(super) fn check(arguments: &Arguments) -> ExitReason {
         }
     };
     let notes = notes(&config);
-    let report = match arguments.connect.then(|| connect(&config)) {
-        None => Report::default(),
-        Some(Some(report)) => report,
+    let looked = arguments.connects().then(|| connect(&config, arguments.wanted()));
+    let (report, sample) = match looked {
+        None => (Report::default(), None),
+        Some(Some(found)) => found,
         Some(None) => return ExitReason::Bug,
     };
     match arguments.output {
@@ -59,23 +101,27 @@ pub(super) fn check(arguments: &Arguments) -> ExitReason {
                 say(&format!("note: {note}"));
             }
             say("configuration ok");
-            if arguments.connect {
+            if arguments.connects() {
                 say(&report.to_string());
+            }
+            if let Some(sample) = &sample {
+                say(&format!("\n{sample}"));
             }
         }
         Output::Json => say(&json!({
             "problems": [],
             "notes": notes,
             "findings": report.findings(),
+            "sample": sample,
         })
         .to_string()),
     }
     report.exit()
 }
 
-fn connect(config: &Config) -> Option<Report> {
+fn connect(config: &Config, wanted: Option<Wanted>) -> Option<(Report, Option<Sample>)> {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => Some(runtime.block_on(Box::pin(check::check(config)))),
+        Ok(runtime) => Some(runtime.block_on(Box::pin(check::check(config, wanted)))),
         Err(error) => {
             complain(&format!("no runtime: {}", error.kind()));
             None

@@ -43,7 +43,7 @@ enum Command {
     /// Without a network it prints every problem with its key and the line or variable it comes
     /// from, and ends with exit code 2 if there is one. With --connect it looks at brokers, topics,
     /// group, server, tables and grants and changes nothing; exit code 3 means that one of them
-    /// did not answer.
+    /// did not answer. With --sample it shows what real records would do, too.
     Check(check::Arguments),
     /// Creates or updates pgsluice's own tables
     ///

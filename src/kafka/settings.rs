@@ -1,4 +1,5 @@
-//! Settings of the three clients: the consumer, the dead letter producer and the offsets client.
+//! Settings of the clients: the consumer, the dead letter producer, the offsets client, and those of
+//! `check --sample` and of topic creation.
 //!
 //! Each is built in three layers: our defaults, which a user may change through
 //! `[kafka.properties]`, then the user's properties, then the settings the guarantees rest on,
@@ -77,6 +78,25 @@ pub fn offsets(config: &KafkaConfig) -> ClientConfig {
         .set("enable.auto.commit", "false")
         // The high watermark must be the one the consumer can reach: the last stable offset.
         .set("isolation.level", "read_committed");
+    client
+}
+
+/// Settings of the client that reads a sample: assigned by hand, so it is no member of the group,
+/// and it commits nothing.
+pub fn sample(config: &KafkaConfig) -> ClientConfig {
+    let mut client = offsets(config);
+    client
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("check.crcs", "true")
+        // A look must not create what it looks for.
+        .set("allow.auto.create.topics", "false")
+        // Where a partition ends is what ends the wait for its records.
+        .set("enable.partition.eof", "true")
+        // A few records are wanted, not a full queue.
+        .set("queued.max.messages.kbytes", "4096")
+        .set("fetch.max.bytes", "4194304")
+        .set("fetch.wait.max.ms", "100");
     client
 }
 
@@ -177,6 +197,7 @@ mod tests {
         for client in [
             consumer(&config(&[]), Some("^.*-dlq$")),
             offsets(&config(&[])),
+            sample(&config(&[])),
             producer(&config(&[])),
             admin(&config(&[])),
         ] {

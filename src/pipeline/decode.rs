@@ -18,7 +18,7 @@
 
 use crate::config::{Config, Format, OnUnmatched, Tombstone};
 use crate::envelope::{Draft, Reader};
-use crate::event::{Content, Envelope, Event, Poison};
+use crate::event::{Content, Envelope, Event, Poison, RouteId};
 use crate::record::Record;
 use crate::route::{Choice, Plan, Rule, Rules, Subject};
 use crate::verdict::Reason;
@@ -53,36 +53,30 @@ impl Decoder {
         Event { record, envelope, content }
     }
 
+    /// The route that a record takes, whatever comes of it there; `None` where no route is asked or
+    /// none matches. For those who explain a record: [`Self::decode`] asks by itself.
+    pub fn route_of(&self, record: &Record) -> Option<RouteId> {
+        let draft = self.reader.read(record);
+        if self.ended(&draft, record).is_some() {
+            return None;
+        }
+        match self.choose(&draft, record) {
+            Choice::Rule(rule) => Some(rule.id()),
+            Choice::Unmatched | Choice::CannotTell => None,
+        }
+    }
+
     fn read(&self, record: &Record) -> (Envelope, Content) {
         let draft = self.reader.read(record);
         let content = self.content(&draft, record);
-        let mut envelope = draft.envelope;
-        if matches!(&content, Content::Poison(poison) if poison.reason == Reason::Unmatched) {
-            // Dead-lettered alone: an event that nobody wants says nothing about its aggregate,
-            // whose other events must not wait for it.
-            envelope.aggregate = None;
-        }
-        (envelope, content)
+        (draft.envelope, content)
     }
 
     fn content(&self, draft: &Draft<'_>, record: &Record) -> Content {
-        if draft.tombstone {
-            match self.tombstone {
-                Tombstone::Skip => return Content::Skip(Reason::Tombstone),
-                Tombstone::DeadLetter => return poison(Reason::TombstoneRefused),
-                Tombstone::Delete if self.format == Format::Plain && record.key.is_none() => {
-                    return Content::Skip(Reason::Tombstone);
-                }
-                Tombstone::Delete => {}
-            }
+        if let Some(content) = self.ended(draft, record) {
+            return content;
         }
-        let subject = Subject {
-            topic: &record.partition.topic,
-            aggregate_type: draft.aggregate_type.as_deref(),
-            event_type: draft.envelope.event_type.as_deref(),
-            tombstone: draft.tombstone,
-        };
-        match (self.rules.choose(&subject), &draft.problem) {
+        match (self.choose(draft, record), &draft.problem) {
             (Choice::Rule(rule), _) if rule.skips() => Content::Skip(Reason::SkipRoute),
             (_, Some(problem)) => Content::Poison(problem.clone()),
             (Choice::Rule(rule), None) => write(rule, draft),
@@ -94,6 +88,30 @@ impl Decoder {
             // What could not be told is a problem of its own, so this cannot be; never guess.
             (Choice::CannotTell, None) => poison(Reason::FieldMissing),
         }
+    }
+
+    /// What a tombstone is that no route is asked about.
+    fn ended(&self, draft: &Draft<'_>, record: &Record) -> Option<Content> {
+        if !draft.tombstone {
+            return None;
+        }
+        match self.tombstone {
+            Tombstone::Skip => Some(Content::Skip(Reason::Tombstone)),
+            Tombstone::DeadLetter => Some(poison(Reason::TombstoneRefused)),
+            Tombstone::Delete if self.format == Format::Plain && record.key.is_none() => {
+                Some(Content::Skip(Reason::Tombstone))
+            }
+            Tombstone::Delete => None,
+        }
+    }
+
+    fn choose(&self, draft: &Draft<'_>, record: &Record) -> Choice<'_> {
+        self.rules.choose(&Subject {
+            topic: &record.partition.topic,
+            aggregate_type: draft.aggregate_type.as_deref(),
+            event_type: draft.envelope.event_type.as_deref(),
+            tombstone: draft.tombstone,
+        })
     }
 }
 

@@ -15,7 +15,7 @@ mod measure;
 pub mod mirror;
 mod partition;
 mod passage;
-mod perform;
+pub(crate) mod perform;
 pub mod poll;
 pub mod queue;
 pub mod resolve;

@@ -156,7 +156,7 @@ async fn compile(config: &Config, session: &Session) -> Result<Result<Plan, Rout
 }
 
 /// The configured policy for missing versions.
-pub(super) fn gap_policy(config: &Config) -> GapPolicy {
+pub(crate) fn gap_policy(config: &Config) -> GapPolicy {
     match config.group.on_gap {
         OnGap::Apply => GapPolicy::Apply,
         OnGap::Park => GapPolicy::Park,

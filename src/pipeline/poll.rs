@@ -36,6 +36,7 @@ use tokio::sync::mpsc::UnboundedSender;
 pub use self::budget::Budget;
 use self::member::{Callbacks, Release};
 pub(crate) use self::member::{Member, release};
+pub(crate) use self::record::Copied;
 use super::decode::Decoder;
 use super::input::{MirrorPosition, RevokeTicket};
 use crate::config::Config;

@@ -9,6 +9,7 @@
 
 mod course;
 mod read;
+pub(crate) mod rehearse;
 mod transaction;
 mod write;
 

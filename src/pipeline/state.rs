@@ -403,7 +403,7 @@ impl Drain {
 
 /// What an event is ordered by. What no route matches is dead-lettered alone, although its
 /// aggregate can be told: nobody said that the aggregate concerns us.
-fn ordering_key(event: &Event, kind: GroupKind) -> OrderingKey {
+pub(super) fn ordering_key(event: &Event, kind: GroupKind) -> OrderingKey {
     let partition = &event.record.partition;
     let unmatched =
         matches!(&event.content, Content::Poison(poison) if poison.reason == Reason::Unmatched);

@@ -117,16 +117,39 @@ pub async fn migrate(config: &PostgresConfig) -> Result<MigrationReport, Migrate
 /// See [`MigrateError`].
 pub async fn verify(config: &PostgresConfig) -> Result<i32, MigrateError> {
     let connection = Connected::open(config).await?;
-    let found = bounded(installed(&connection.client, &config.schema)).await?;
+    verify_on(&connection.client, &config.schema).await
+}
+
+/// The same on a connection that is open already.
+///
+/// # Errors
+/// See [`MigrateError`].
+pub async fn verify_on(client: &Client, schema: &str) -> Result<i32, MigrateError> {
+    let found = bounded(installed(client, schema)).await?;
     let known = known_version();
-    match judge(&config.schema, found, known)? {
+    match judge(schema, found, known)? {
         Pending::None => Ok(found.map_or(0, |installed| installed.version)),
         Pending::Some => Err(MigrateError::SchemaTooOld {
-            schema: config.schema.clone(),
+            schema: schema.to_owned(),
             version: found.map_or(0, |installed| installed.version),
             known,
         }),
     }
+}
+
+/// All migrations as statements for a transaction that will be rolled back; `exists` says whether
+/// the schema is there. What comes after them finds the search path as it was before.
+pub(crate) fn script(schema: &str, exists: bool) -> String {
+    let quoted = escape_identifier(schema);
+    let mut script = if exists { String::new() } else { format!("create schema {quoted};\n") };
+    script += &format!("set local search_path = {quoted};\n");
+    let mut migrations = embedded::migrations::runner().get_migrations().clone();
+    migrations.sort_by_key(refinery::Migration::version);
+    for migration in &migrations {
+        script += migration.sql().unwrap_or_default();
+        script += "\n;\n";
+    }
+    script + "set local search_path to default;\n"
 }
 
 /// A connection of its own: migrations run before there is a session.

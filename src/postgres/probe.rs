@@ -1,5 +1,6 @@
 //! Connections for looking: set up as a session's are, but nothing is created and no lane is kept.
 
+use deadpool_postgres::{Object, Pool};
 use tokio_postgres::Client;
 
 use crate::config::Config;
@@ -7,13 +8,14 @@ use crate::fault::{Fault, FaultKind};
 
 use super::connect::{Connector, Lifeline, Role};
 use super::lock::SessionLock;
-use super::session::{OpenError, within};
+use super::session::{OpenError, slow_pool, within};
 
 /// Two connections and the proof whether both are on one server.
 pub struct Probe {
     /// The one to look through, and a second one: when either ends, both do.
     clients: [Client; 2],
     same_server: bool,
+    slow: Pool,
     lifeline: Lifeline,
 }
 
@@ -34,6 +36,7 @@ impl Probe {
     async fn connect(config: &Config, lifeline: Lifeline) -> Result<Self, OpenError> {
         let postgres = &config.postgres;
         let target = postgres.connect_config().map_err(OpenError::Config)?;
+        let driver = target.driver.clone();
         let connector = &Connector::new(target, postgres, &config.kafka.group, lifeline.clone());
         let limit = postgres.connect_timeout;
         let open = |role| within(limit, async move { Ok(connector.open(role).await?) });
@@ -42,12 +45,21 @@ impl Probe {
         let lock = SessionLock::take(&first.client).await?;
         let lock = lock.ok_or_else(|| Fault::new(FaultKind::LockNotSeen))?;
         let same_server = lock.seen_by(&second.client).await?;
-        Ok(Self { clients: [first.client, second.client], same_server, lifeline })
+        let slow = slow_pool(driver, connector.clone(), lock, postgres)?;
+        Ok(Self { clients: [first.client, second.client], same_server, slow, lifeline })
     }
 
     /// The connection to look through.
     pub fn client(&self) -> &Client {
         &self.clients[0]
+    }
+
+    /// A connection as the slow lane has them.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn slow(&self) -> Result<Object, Fault> {
+        self.slow.get().await.map_err(|error| Fault::from_pool(&error))
     }
 
     /// Whether a second connection saw what only the first one's running server can know. If not,

@@ -360,7 +360,7 @@ async fn find_sink(
 }
 
 /// The pool opens connections when they are first needed.
-fn slow_pool(
+pub(super) fn slow_pool(
     target: tokio_postgres::Config,
     connector: Connector,
     lock: SessionLock,

@@ -110,6 +110,11 @@ impl Rule {
         Self { conditions: Conditions::new(route), route: compiled.id, effect }
     }
 
+    /// The route's place in the plan.
+    pub(crate) fn id(&self) -> RouteId {
+        self.route
+    }
+
     /// Whether the route does nothing.
     pub(crate) fn skips(&self) -> bool {
         matches!(self.effect, Effect::Skip)

@@ -3,6 +3,8 @@
 //! Every statement here but the sink's runs on the lead ([`Session::durable`]): what it returns is
 //! durable, and so is everything the session committed before.
 
+use std::collections::HashMap;
+
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
@@ -81,6 +83,44 @@ pub async fn find_or_create_sink(
         Ok(SinkRow { sink: SinkId(row.try_get(0)?), cluster_id: row.try_get(1)? })
     };
     run.await.map_err(|error: tokio_postgres::Error| Fault::from_postgres(&error))
+}
+
+/// What is stored of a sink: its key, and its newest stream of each partition with the position.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stored {
+    /// The key; `None` for a sink that never ran.
+    pub(crate) sink: Option<SinkId>,
+    /// The streams.
+    pub(crate) streams: HashMap<TopicPartition, (StreamId, Option<NextOffset>)>,
+}
+
+/// Reads what is stored of a sink and claims nothing. `schema` is quoted.
+///
+/// # Errors
+/// The driver's error, to be turned into a fault by the caller.
+pub(crate) async fn stored(
+    client: &Client,
+    schema: &str,
+    name: &str,
+) -> Result<Stored, tokio_postgres::Error> {
+    let text = format!(
+        "select k.sink, s.stream, s.topic, s.partition, s.next_offset
+         from {schema}.sink_t k
+         left join (
+           select distinct on (sink, topic, partition) * from {schema}.stream_t
+           order by sink, topic, partition, log_epoch desc) s using (sink)
+         where k.name = $1"
+    );
+    let mut stored = Stored::default();
+    for row in client.query_typed(&text, &[(&name, Type::TEXT)]).await? {
+        stored.sink = Some(SinkId(row.try_get(0)?));
+        let Some(stream) = row.try_get::<_, Option<i32>>(1)? else { continue };
+        let topic: &str = row.try_get(2)?;
+        let partition = TopicPartition { topic: topic.into(), partition: row.try_get(3)? };
+        let next = row.try_get::<_, Option<i64>>(4)?.map(NextOffset);
+        stored.streams.insert(partition, (StreamId(stream), next));
+    }
+    Ok(stored)
 }
 
 /// Makes the rows that partitions read for the first time are missing.

@@ -25,5 +25,6 @@ mod parts;
 mod poison;
 mod roles;
 mod routes;
+mod sample;
 mod secured;
 mod stderr;

@@ -143,6 +143,7 @@ fn the_first_matching_route_decides() {
         event("Heartbeat", "Machine/m", 1),
         event("Unheard", "Of/o", 1),
         event("CustomerDeleted", "Customer/c1", 2),
+        event("Unheard", "Of/o", 2),
     ]);
 
     let daemon = case.daemon(&routes);
@@ -154,7 +155,17 @@ fn the_first_matching_route_decides() {
         (places[2], "SKIPPED"),
         (places[3], "DEAD_LETTERED"),
         (places[4], "APPLIED"),
+        // Alone, too: what no route matches parks nothing.
+        (places[5], "DEAD_LETTERED"),
     ]);
     assert_eq!(case.reason(places[3]).as_deref(), Some("unmatched"));
+    let told =
+        "select distinct aggregate_type from pgsluice.notification_t where reason = 'unmatched'";
+    assert_eq!(case.database.text(told).as_deref(), Some("Of"), "what a route is missing for");
+    // An unreleased letter of an aggregate holds back its release: these belong to none.
+    let owned = "select count(*) from pgsluice.dead_letter_t where aggregate_id is not null";
+    assert_eq!(case.database.count(owned), 0);
+    let ledger = "select count(*) from pgsluice.aggregate_t where aggregate_type = 'Of'";
+    assert_eq!(case.database.count(ledger), 0);
     assert_eq!(case.database.text("select string_agg(id, ' ') from customer").unwrap(), "c2");
 }

@@ -10,7 +10,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{
     BorrowedMessage, DeliveryResult, Header, Headers, Message, OwnedHeaders, OwnedMessage,
@@ -155,6 +155,15 @@ pub(crate) fn committed(group: &str, topic: &str, partition: i32) -> Option<i64>
         Offset::Offset(offset) => Some(offset),
         _ => None,
     }
+}
+
+/// Commits an offset for a group without members, as an operator's tool does.
+pub(crate) fn commit(group: &str, topic: &str, next: Place) {
+    let client: BaseConsumer =
+        client_config(brokers()).set("group.id", group).create().expect("create a client");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, next.partition, Offset::Offset(next.offset)).expect("list");
+    client.commit(&list, CommitMode::Sync).expect("commit");
 }
 
 /// Runs Kafka's own `kafka-consumer-groups` and returns what it printed.

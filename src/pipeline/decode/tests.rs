@@ -363,13 +363,13 @@ fn a_tombstone_whose_aggregate_type_cannot_be_told_is_poison() {
 }
 
 #[test]
-fn an_event_without_route_ends_as_configured_and_parks_nothing() {
+fn an_event_without_route_ends_as_configured_and_says_what_it_is() {
     let other = renamed("aggregateType", "\"Order\"");
     let with =
         |policy: &str| decode(&format!("on_unmatched = \"{policy}\"\n{ROUTES}"), "o", &other);
     let event = with("dead-letter");
     assert_eq!(poisoned(&event), (Reason::Unmatched, None));
-    assert_eq!(aggregate(&event), None);
+    assert_eq!(aggregate(&event), Some(("Order", "c-1")));
     assert_eq!(with("skip").content, Content::Skip(Reason::Unmatched));
     assert_eq!(with("halt").content, Content::Halt(Reason::UnmatchedHalt));
 }

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 
+use super::Decode;
 use crate::event::{Content, Event, Poison};
 use crate::record::{Generation, Header, Offset, Record, TimestampType, TopicPartition};
 use crate::verdict::Reason;
@@ -16,16 +17,16 @@ const UNREADABLE_HEADER: &str = "pgsluice.unreadable";
 
 /// A copied message.
 #[derive(Debug)]
-pub(super) struct Copied {
+pub(crate) struct Copied {
     /// The record.
-    pub(super) record: Record,
+    pub(crate) record: Record,
     /// All header names are UTF-8.
-    pub(super) headers_readable: bool,
+    headers_readable: bool,
 }
 
 impl Copied {
     /// Copies a message out of librdkafka's buffer.
-    pub(super) fn of(
+    pub(crate) fn of(
         message: &BorrowedMessage<'_>,
         partition: TopicPartition,
         generation: Generation,
@@ -44,11 +45,20 @@ impl Copied {
         };
         Self { record, headers_readable }
     }
+
+    /// Finds out what the record means.
+    pub(crate) fn decode(self, decoder: &dyn Decode) -> Event {
+        let mut event = decoder.decode(self.record);
+        if !self.headers_readable {
+            refuse_headers(&mut event);
+        }
+        event
+    }
 }
 
 /// Makes an event poison because a header could not be read, unless it is poison already or
 /// stops the partition.
-pub(super) fn refuse_headers(event: &mut Event) {
+fn refuse_headers(event: &mut Event) {
     if matches!(event.content, Content::Write(_) | Content::Skip(_)) {
         event.content = Content::Poison(Poison { reason: Reason::HeaderEncoding, field: None });
     }

@@ -16,7 +16,7 @@ use super::flow::pause;
 use super::gate::Gate;
 use super::member::{AssignmentChange, Member, release};
 use super::reading::{Admission, Readings};
-use super::record::{Copied, refuse_headers};
+use super::record::Copied;
 use super::{Command, Decode, PollEvent};
 use crate::config::{BatchConfig, Config};
 use crate::event::Event;
@@ -215,11 +215,7 @@ impl Poller {
                 let decoder = self.decoder.as_ref()?;
                 let copied = Copied::of(message, partition, generation);
                 self.budget.take(copied.record.weight());
-                let mut event = decoder.decode(copied.record);
-                if !copied.headers_readable {
-                    refuse_headers(&mut event);
-                }
-                Some(event)
+                Some(copied.decode(&**decoder))
             }
         }
     }

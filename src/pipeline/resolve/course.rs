@@ -129,6 +129,17 @@ impl Course {
         &self.outcomes
     }
 
+    /// The ledger row after the last event that was decided.
+    pub(super) fn row(&self) -> Option<&LedgerRow> {
+        self.row.as_ref()
+    }
+
+    /// Starts from another row than the one that was read.
+    pub(super) fn resume(&mut self, row: Option<LedgerRow>) {
+        self.before_letters = row.as_ref().map(|row| row.position);
+        self.row = row;
+    }
+
     /// Where the ledger row has to stand for letters to be written: `None` where there is none.
     pub(super) fn before_letters(&self) -> Option<RecordId> {
         self.before_letters

@@ -5,7 +5,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupKind, GroupReply};
 use crate::pipeline::context::ApplyContext;
 use crate::postgres::Session;
-use crate::record::Offset;
+use crate::record::{Offset, StreamId};
 use crate::store::ledger::{self, Look};
 
 use super::course::Course;
@@ -64,10 +64,19 @@ fn settled(
     if group.kind == GroupKind::Skip {
         return Ok(GroupReply::Unsettled);
     }
+    let mut course = course(context, group.origin.stream, row)?;
+    let all = group.events.iter().all(|event| course.settles(event));
+    Ok(if all { course.done() } else { GroupReply::Unsettled })
+}
+
+/// The start of a course on what a look found.
+pub(super) fn course(
+    context: &ApplyContext,
+    stream: StreamId,
+    row: &tokio_postgres::Row,
+) -> Result<Course, Fault> {
     let letters: Option<Vec<i64>> =
         row.try_get(7).map_err(|_| Fault::new(FaultKind::Bug("offsets of letters")))?;
     let letters = letters.unwrap_or_default().into_iter().map(Offset).collect();
-    let mut course = Course::new(group.origin.stream, context.gaps, ledger::read(row)?, letters);
-    let all = group.events.iter().all(|event| course.settles(event));
-    Ok(if all { course.done() } else { GroupReply::Unsettled })
+    Ok(Course::new(stream, context.gaps, ledger::read(row)?, letters))
 }

@@ -100,9 +100,21 @@ impl Transaction {
 
     /// Takes back what the last event's statement did, and goes on.
     pub(super) async fn undo_event(&self) -> Result<(), Fault> {
+        self.execute("rollback to savepoint event").await
+    }
+
+    /// Runs statements that give no rows.
+    pub(super) async fn execute(&self, text: &str) -> Result<(), Fault> {
+        let connection = self.connection()?;
+        within(self.deadline, async { connection.batch_execute(text).await.map_err(fault) }).await
+    }
+
+    /// Runs one statement.
+    pub(super) async fn query(&self, query: &Query<'_>) -> Result<Vec<Row>, Fault> {
         let connection = self.connection()?;
         within(self.deadline, async {
-            connection.batch_execute("rollback to savepoint event").await.map_err(fault)
+            let prepared = prepared_on(connection, &query.text, &query.types).await?;
+            connection.query(&prepared, &query.parameters()).await.map_err(fault)
         })
         .await
     }
@@ -142,13 +154,7 @@ impl Transaction {
 
     /// Runs one statement in a transaction of its own.
     pub(super) async fn alone(mut self, query: &Query<'_>) -> Result<Vec<Row>, Fault> {
-        let connection = self.connection()?;
-        let rows = within(self.deadline, async {
-            let prepared = prepared_on(connection, &query.text, &query.types).await?;
-            connection.query(&prepared, &query.parameters()).await.map_err(fault)
-        })
-        .await;
-        match rows {
+        match self.query(query).await {
             Ok(rows) => {
                 self.connection = None;
                 Ok(rows)
@@ -161,14 +167,8 @@ impl Transaction {
     /// does not answer any more, it is closed.
     pub(super) async fn give_up(mut self, reason: Fault) -> Fault {
         let answers = !matches!(reason.kind, FaultKind::Deadline | FaultKind::Connection);
-        if answers && let Ok(connection) = self.connection() {
-            let rolled_back = within(self.deadline, async {
-                connection.batch_execute("rollback").await.map_err(fault)
-            })
-            .await;
-            if rolled_back.is_ok() {
-                self.connection = None;
-            }
+        if answers && self.execute("rollback").await.is_ok() {
+            self.connection = None;
         }
         reason
     }
