@@ -26,8 +26,9 @@ use tokio::sync::{Notify, watch};
 
 use self::outlet::{Delivery, Outlet};
 use crate::config::Config;
-use crate::fault::Fault;
+use crate::fault::{Decision, Fault};
 use crate::kafka::faults::describe;
+use crate::postgres::FaultPolicy;
 use crate::postgres::session::Session;
 use crate::record::{RecordId, StreamId};
 use crate::store::publication::{self, OwnedStream, Portion, StoredLetter};
@@ -99,6 +100,9 @@ pub struct Publisher<L> {
     wake: Arc<Notify>,
     status: watch::Sender<Status>,
     resting: HashMap<StreamId, Rest>,
+    faults: FaultPolicy,
+    /// The database refuses to give letters out.
+    refused: bool,
 }
 
 /// A stream that waits before the next attempt.
@@ -124,7 +128,9 @@ impl<L: Letters> Publisher<L> {
         }
         let outlet = Outlet::start(&config.kafka, &config.dead_letter)?;
         let (status, _) = watch::channel(Status::default());
-        Ok(Some(Self { outlet, desk, wake, status, resting: HashMap::new() }))
+        let faults = config.retry.faults.clone();
+        let resting = HashMap::new();
+        Ok(Some(Self { outlet, desk, wake, status, resting, faults, refused: false }))
     }
 
     /// How publishing goes, kept current while it runs.
@@ -164,11 +170,13 @@ impl<L: Letters> Publisher<L> {
         let portion = match letters.claim(&streams, PORTION).await {
             Ok(portion) => portion,
             Err(fault) => {
-                // The session or the next round mends it; the session's loss is logged there.
-                tracing::debug!(event = "letters_unclaimed", error = %fault, "dead letters could not be claimed");
+                self.unclaimed(&fault);
                 return false;
             }
         };
+        if std::mem::take(&mut self.refused) {
+            tracing::info!(event = "letters_claimed", "dead letters can be claimed again");
+        }
         if portion.is_empty() {
             return false;
         }
@@ -182,6 +190,22 @@ impl<L: Letters> Publisher<L> {
             return false;
         }
         published > 0
+    }
+
+    /// One WARN for a refusal, however many rounds it lasts. A session that ended is told where
+    /// that is noticed.
+    fn unclaimed(&mut self, fault: &Fault) {
+        let refused = self.faults.decide(fault) != Decision::WaitForDatabase;
+        if refused && !self.refused {
+            self.refused = true;
+            tracing::warn!(
+                event = "letters_unclaimed",
+                error = %fault,
+                "the database refuses to give out dead letters for publishing; asking on"
+            );
+        } else {
+            tracing::debug!(event = "letters_unclaimed", error = %fault, "dead letters could not be claimed");
+        }
     }
 
     /// Counts what went out and lets streams that stand still rest.

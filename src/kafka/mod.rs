@@ -1,5 +1,6 @@
-//! Kafka clients: their settings, what their errors mean, and positions read beside the consumer.
+//! Kafka clients: their settings, what their errors mean, and what is asked of brokers beside the consumer.
 
+pub mod ends;
 pub mod faults;
 pub(crate) mod log;
 pub mod positions;

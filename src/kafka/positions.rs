@@ -134,13 +134,51 @@ impl Positions {
         })
     }
 
-    /// Lets the client say what it has to say.
+    /// Last stable offsets. One that is missing in the answer could not be told.
+    ///
+    /// # Errors
+    /// When the brokers could not be asked in time.
+    pub(super) fn stable_ends(
+        &self,
+        partitions: &[TopicPartition],
+        timeout: Duration,
+    ) -> KafkaResult<HashMap<TopicPartition, i64>> {
+        self.serve();
+        latest(&self.client, partitions, timeout)
+    }
+
     fn serve(&self) {
-        // Never a member, so a poll brings no records, only log lines and errors.
-        while let Some(Err(error)) = self.client.poll(Duration::ZERO) {
-            tracing::debug!(event = "offsets_client", error = describe(&error), "offsets client");
+        serve(&self.client);
+    }
+}
+
+/// Lets a client say what it has to say.
+pub(super) fn serve(client: &BaseConsumer<LogOnly>) {
+    // Never a member, so a poll brings no records, only log lines and errors.
+    while let Some(Err(error)) = client.poll(Duration::ZERO) {
+        tracing::debug!(event = "offsets_client", error = describe(&error), "offsets client");
+    }
+}
+
+/// The ends of logs as the client's isolation level sees them, one request to each broker.
+pub(super) fn latest(
+    client: &BaseConsumer<LogOnly>,
+    partitions: &[TopicPartition],
+    timeout: Duration,
+) -> KafkaResult<HashMap<TopicPartition, i64>> {
+    // In this request of the protocol the end is a time, spelled as librdkafka spells the offset.
+    let found = client.offsets_for_times(list(partitions, Offset::End)?, timeout)?;
+    let mut ends = HashMap::with_capacity(partitions.len());
+    for partition in partitions {
+        let entry = found.find_partition(&partition.topic, partition.partition);
+        if let Some(entry) = entry
+            && entry.error().is_ok()
+            && let Offset::Offset(end) = entry.offset()
+        {
+            ends.insert(partition.clone(), end);
         }
     }
+    Ok(ends)
 }
 
 /// A committed offset with its metadata, `None` when nothing is committed.

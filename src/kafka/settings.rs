@@ -1,4 +1,4 @@
-//! Settings of the clients: the consumer, the dead letter producer, the offsets client, and those of
+//! Settings of the clients: the consumer, the dead letter producer, those that only ask, and those of
 //! `check --sample` and of topic creation.
 //!
 //! Each is built in three layers: our defaults, which a user may change through
@@ -100,6 +100,13 @@ pub fn sample(config: &KafkaConfig) -> ClientConfig {
     client
 }
 
+/// Settings of the client that asks where logs end, with what transactions have not committed.
+pub fn log_ends(config: &KafkaConfig) -> ClientConfig {
+    let mut client = offsets(config);
+    client.set("isolation.level", "read_uncommitted");
+    client
+}
+
 /// Settings of the dead letter producer.
 pub fn producer(config: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
@@ -198,6 +205,7 @@ mod tests {
             consumer(&config(&[]), Some("^.*-dlq$")),
             offsets(&config(&[])),
             sample(&config(&[])),
+            log_ends(&config(&[])),
             producer(&config(&[])),
             admin(&config(&[])),
         ] {

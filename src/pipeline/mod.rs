@@ -10,6 +10,7 @@ pub mod context;
 pub mod decode;
 pub mod frontier;
 pub mod input;
+mod lag;
 mod leave;
 mod measure;
 pub mod mirror;
@@ -26,6 +27,7 @@ mod skip;
 mod start;
 pub mod state;
 pub mod take;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -49,6 +51,7 @@ use crate::telemetry::Telemetry;
 use crate::verdict::Reason;
 
 use self::input::{Action, Input, Lane, Report};
+use self::lag::LagThread;
 use self::mirror::Mirror;
 use self::passage::Passage;
 use self::perform::{Live, Outcome, Surroundings};
@@ -98,6 +101,8 @@ struct Pipeline {
     budget: Arc<Budget>,
     events: UnboundedReceiver<PollEvent>,
     work: Work,
+    /// Looks at the ends of the logs for as long as this lives.
+    _lag: LagThread,
     /// When records were read that are not durable yet.
     passage: Passage,
     /// When to look at what takes more than a moment to measure.
@@ -202,7 +207,7 @@ impl Pipeline {
             }
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),
-            Outcome::PublisherEnded => self.end(ExitReason::Bug),
+            Outcome::Ended => self.end(ExitReason::Bug),
         }
     }
 

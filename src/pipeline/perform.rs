@@ -39,8 +39,8 @@ pub(super) enum Outcome {
     Opened(Opened),
     /// A session could not be opened.
     NotOpened(SessionId, OpenFailure),
-    /// The publisher ended, which it must not while the pipeline runs.
-    PublisherEnded,
+    /// The publisher or the counting ended, which they must not while the pipeline runs.
+    Ended,
 }
 
 /// A session with what is compiled for it.

@@ -17,11 +17,13 @@ use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
 
 use super::backoff::Backoff;
+use super::lag::LagThread;
 use super::mirror::Mirror;
 use super::passage::Passage;
 use super::perform::{Outcome, Surroundings, gap_policy};
 use super::poll::{Budget, Consumer};
 use super::state::{State, StateConfig};
+use super::waiting::Counting;
 use super::{Pipeline, Work};
 
 /// How many refused groups one look at the ledger reads.
@@ -54,9 +56,17 @@ impl Pipeline {
         let publisher = Publisher::start(&config, at_desk, Arc::clone(&letters_written))
             .map_err(|e| kafka(&e))?;
         let publishing = publisher.as_ref().map(Publisher::status);
+        let lag = LagThread::start(&config.kafka, Arc::clone(&positions), telemetry.clone())
+            .map_err(|e| kafka(&e))?;
+        let counting = Counting {
+            desk: desk.subscribe(),
+            telemetry: telemetry.clone(),
+            publishes: publisher.is_some(),
+        };
         let work = Work::new();
+        work.push(Box::pin(counting.run().map(|()| Outcome::Ended)));
         if let Some(publisher) = publisher {
-            work.push(Box::pin(publisher.run().map(|()| Outcome::PublisherEnded)));
+            work.push(Box::pin(publisher.run().map(|()| Outcome::Ended)));
         }
         telemetry.started();
         let clock = Instant::now();
@@ -80,6 +90,7 @@ impl Pipeline {
             budget,
             events,
             work,
+            _lag: lag,
             passage: Passage::default(),
             measure_due: clock,
             live: None,

@@ -15,3 +15,4 @@ pub mod progress;
 pub mod publication;
 pub mod query;
 pub mod statement;
+pub mod waiting;

@@ -25,9 +25,9 @@ use crate::postgres::Connections;
 use super::lossy;
 
 use self::definition::{
-    BUILD, CONNECTIONS, FAULTS, FENCED, IN_FLIGHT_BYTES, KAFKA_ERRORS, KAFKA_REACHABLE,
-    LETTERS_PUBLISHED, LETTERS_STUCK, LOG_LINES_DROPPED, PARTITIONS, RETRIES, SESSION_OPEN,
-    SESSIONS_LOST, SESSIONS_OPENED,
+    AGGREGATES_PARKED, BUILD, CONNECTIONS, FAULTS, FENCED, IN_FLIGHT_BYTES, KAFKA_ERRORS,
+    KAFKA_REACHABLE, LETTERS_PUBLISHED, LETTERS_STUCK, LETTERS_UNPUBLISHED, LOG_LINES_DROPPED,
+    PARTITIONS, RETRIES, SESSION_OPEN, SESSIONS_LOST, SESSIONS_OPENED,
 };
 pub use self::definition::{DEFINITIONS, Definition, Kind};
 pub use self::partition::PartitionMetrics;
@@ -60,6 +60,8 @@ pub struct Metrics {
     in_flight_bytes: IntGauge,
     letters_published: IntCounter,
     letters_stuck: IntGauge,
+    letters_unpublished: IntGauge,
+    aggregates_parked: IntGauge,
     kafka_reachable: IntGauge,
     kafka_errors: IntCounterVec,
     log_lines_dropped: IntCounter,
@@ -98,6 +100,8 @@ impl Metrics {
             in_flight_bytes: gauge(&registry, IN_FLIGHT_BYTES)?,
             letters_published: counter(&registry, LETTERS_PUBLISHED)?,
             letters_stuck: gauge(&registry, LETTERS_STUCK)?,
+            letters_unpublished: gauge(&registry, LETTERS_UNPUBLISHED)?,
+            aggregates_parked: gauge(&registry, AGGREGATES_PARKED)?,
             kafka_reachable,
             kafka_errors: counters(&registry, KAFKA_ERRORS)?,
             log_lines_dropped: counter(&registry, LOG_LINES_DROPPED)?,
@@ -176,6 +180,12 @@ impl Metrics {
         self.letters_published.inc_by(new);
         let seconds = stuck.map_or(0, |stuck| stuck.as_secs());
         self.letters_stuck.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// What waits for somebody in the tables.
+    pub fn waiting(&self, parked: i64, unpublished: i64) {
+        self.aggregates_parked.set(parked);
+        self.letters_unpublished.set(unpublished);
     }
 
     /// Whether a broker can be reached.

@@ -14,12 +14,14 @@ mod metrics;
 mod report;
 mod status;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::fault::Fault;
+use crate::kafka::ends::LogEnd;
 use crate::kafka::faults::PollFault;
 use crate::publish;
 use crate::record::{SessionId, TopicPartition};
@@ -33,7 +35,7 @@ pub use metrics::{
     DEFINITIONS, Definition, Kind, Metrics, MetricsError, PartitionMetrics, Rebalance, SlowWork,
     WorkMetrics,
 };
-pub use status::{NotReady, PartitionPhase, PartitionStatus, Stage, Status};
+pub use status::{Lag, NotReady, PartitionPhase, PartitionStatus, Stage, Status};
 
 /// The one handle the pipeline reports through; clones share everything.
 #[derive(Clone)]
@@ -122,6 +124,23 @@ impl Telemetry {
     pub fn revoked(&self, lost: bool) {
         let kind = if lost { Rebalance::Lost } else { Rebalance::Revoked };
         self.0.metrics.work.rebalance(kind);
+    }
+
+    /// Partitions assigned to this member.
+    pub fn partitions_held(&self) -> Vec<TopicPartition> {
+        self.lock_status().partitions.keys().cloned().collect()
+    }
+
+    /// Where the logs of partitions end.
+    pub fn log_ends(&self, ends: &HashMap<TopicPartition, LogEnd>) {
+        // Told by another thread than the rest: under the lock, so that no series is set after the
+        // partition was given up.
+        let mut status = self.lock_status();
+        for (partition, end) in ends {
+            if let Some(lag) = status.log_end(partition, *end) {
+                self.0.metrics.partition.lag(partition, lag);
+            }
+        }
     }
 
     /// A database session is ready.

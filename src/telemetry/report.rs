@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::fault::{Decision, Fault};
 use crate::pipeline::input::{Claim, Report};
-use crate::record::TopicPartition;
+use crate::record::{NextOffset, TopicPartition};
 use crate::verdict::{Reason, Verdict};
 
 use super::Telemetry;
@@ -53,9 +53,7 @@ impl Telemetry {
                 self.retried(partition, *attempts, fault);
             }
             Report::Advanced { partition, next } => {
-                if self.lock_status().advanced(partition, *next) {
-                    self.metrics().partition.next_offset(partition, *next);
-                }
+                self.advanced(partition, *next);
                 tracing::debug!(event = "advanced", %partition, next = next.0, "progress is durable");
             }
             Report::LettersWritten => self.log_letters(),
@@ -113,6 +111,15 @@ impl Telemetry {
             next_offset = claim.next.0,
             "partition taken"
         );
+    }
+
+    fn advanced(&self, partition: &TopicPartition, next: NextOffset) {
+        let mut status = self.lock_status();
+        let Some(lag) = status.advanced(partition, next) else { return };
+        self.metrics().partition.next_offset(partition, next);
+        if let Some(lag) = lag {
+            self.metrics().partition.lag(partition, lag);
+        }
     }
 
     fn given_up(&self, partition: &TopicPartition) {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::fault::Fault;
+use crate::kafka::ends::LogEnd;
 use crate::pipeline::input::Claim;
 use crate::record::{NextOffset, TopicPartition};
 use crate::verdict::{Reason, Verdict};
@@ -95,8 +96,36 @@ pub struct PartitionStatus {
     pub stream: Option<i32>,
     /// Durable progress.
     pub next_offset: Option<i64>,
+    /// How far it is behind, once the end of the log is known.
+    pub lag: Option<Lag>,
+    /// The end of the log.
+    #[serde(skip)]
+    pub(super) log: Option<LogEnd>,
     /// Records that reached their outcome since it was assigned, by outcome.
     pub records: BTreeMap<&'static str, u64>,
+}
+
+/// How far durable progress is behind, in offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Lag {
+    /// To the end of the log.
+    pub end: i64,
+    /// To the last stable offset.
+    pub stable: i64,
+    /// From the last stable offset to the end of the log.
+    pub unstable: i64,
+}
+
+impl PartitionStatus {
+    /// Progress or the end of the log moved.
+    fn measure(&mut self) -> Option<Lag> {
+        let (log, next) = (self.log?, self.next_offset?);
+        // Progress is often newer than the end that was told, and proves that it has moved.
+        let stable = log.stable.max(next);
+        let end = log.end.max(stable);
+        self.lag = Some(Lag { end: end - next, stable: stable - next, unstable: end - stable });
+        self.lag
+    }
 }
 
 /// What is happening to a partition.
@@ -259,11 +288,23 @@ impl Status {
         }
     }
 
-    /// Whether the partition is still held.
-    pub(super) fn advanced(&mut self, name: &TopicPartition, next: NextOffset) -> bool {
-        let Some(partition) = self.partitions.get_mut(name) else { return false };
+    /// Whether the partition is still held, and its lag where that is known.
+    pub(super) fn advanced(
+        &mut self,
+        name: &TopicPartition,
+        next: NextOffset,
+    ) -> Option<Option<Lag>> {
+        let partition = self.partitions.get_mut(name)?;
         partition.next_offset = Some(next.0);
-        true
+        Some(partition.measure())
+    }
+
+    /// The end of a partition's log was told: its lag, where progress is known and the partition
+    /// still held.
+    pub(super) fn log_end(&mut self, name: &TopicPartition, log: LogEnd) -> Option<Lag> {
+        let partition = self.partitions.get_mut(name)?;
+        partition.log = Some(log);
+        partition.measure()
     }
 }
 
@@ -351,6 +392,21 @@ mod tests {
         assert_eq!(status.readiness(), Err(NotReady::LettersStuck));
         status.publishing(4, None);
         assert_eq!(status.readiness(), Ok(()));
+    }
+
+    #[test]
+    fn lag_is_told_from_durable_progress_which_may_be_ahead_of_the_known_end() {
+        let mut status = running();
+        status.assigned(&[partition(0)]);
+        let log = LogEnd { end: 12, stable: 10 };
+        assert_eq!(status.log_end(&partition(0), log), None, "progress is not known yet");
+        let lag = |end, stable, unstable| Some(Lag { end, stable, unstable });
+        assert_eq!(status.advanced(&partition(0), NextOffset(7)), Some(lag(5, 3, 2)));
+        assert_eq!(status.advanced(&partition(0), NextOffset(11)), Some(lag(1, 0, 1)));
+        assert_eq!(status.advanced(&partition(0), NextOffset(20)), Some(lag(0, 0, 0)));
+        let later = LogEnd { end: 25, stable: 21 };
+        assert_eq!(status.log_end(&partition(0), later), lag(5, 1, 4));
+        assert_eq!(status.log_end(&partition(1), later), None, "not held");
     }
 
     #[test]

@@ -182,6 +182,40 @@ fn dead_letters_wait_in_their_table_for_a_topic_that_is_not_there() {
 }
 
 #[test]
+fn a_database_that_refuses_to_give_out_dead_letters_is_told_of_once() {
+    let case = Case::new("no_claim", 1);
+    let role = format!("{}_user", case.database.name);
+    case.database.execute(&format!(
+        "create role {role} login; grant create on database {} to {role}",
+        case.database.name
+    ));
+    let url = case.database.url().replace("//postgres@", &format!("//{role}@"));
+    let variables = [("PGSLUICE__POSTGRES__URL", &*url), ("PGSLUICE__LOG__LEVEL", "debug")];
+    let daemon = case.daemon_with("", &variables);
+    daemon.until_ready();
+
+    // The publisher reads the sink's row beside the letters, and nobody else does any more.
+    case.database.execute(&format!("revoke select on pgsluice.sink_t from {role}"));
+    let told = |level: &str, event: &str| {
+        let lines = daemon.log().into_iter();
+        let of = |line: &String| line.contains(&format!("\"{event}\"")) && line.contains(level);
+        lines.filter(of).count()
+    };
+    case.producer().send(Outgoing::new("sick", "{"));
+    daemon.until("the next rounds fail as well", SETTLING, || {
+        told("DEBUG", "letters_unclaimed") >= 1
+    });
+    assert_eq!(told("WARN", "letters_unclaimed"), 1);
+    assert_eq!(told("INFO", "letters_claimed"), 0);
+
+    case.database.execute(&format!("grant select on pgsluice.sink_t to {role}"));
+    let topic = format!("{}-dlq", case.topic);
+    daemon.until("the letter is published", SETTLING, || kafka::read_all(&topic).len() == 1);
+    assert_eq!(told("INFO", "letters_claimed"), 1);
+    assert_eq!(told("WARN", "letters_unclaimed"), 1);
+}
+
+#[test]
 fn a_code_of_the_users_own_halts_where_the_configuration_says_so() {
     let case = Case::new("own_code", 1);
     case.database.execute(CUSTOMER_TABLE);

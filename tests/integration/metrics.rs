@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, counted, renamed};
+use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, counted, renamed};
 use crate::support::daemon::Daemon;
-use crate::support::kafka::Outgoing;
+use crate::support::kafka::{Outgoing, Producer};
 
 const VERDICTS: [&str; 8] = [
     "APPLIED",
@@ -83,6 +83,99 @@ fn records_counted_by_verdict_are_those_of_the_table_and_keys_make_no_series() {
     daemon.until("the connections are those that the server has", SETTLING, || {
         count("pgsluice_connections_open", &[]) == float(case.database.count(open))
     });
+}
+
+#[test]
+fn lag_is_what_is_not_durable_also_while_the_partition_stands_still() {
+    let case = Case::new("lag", 1);
+    case.database.execute(CUSTOMER_TABLE);
+    let producer = case.producer();
+    producer.send_all((1..=5).map(|version| renamed("c", version)));
+    let daemon = case.daemon(CUSTOMER_ROUTE);
+    case.until_finished(&daemon);
+    until_lag(&daemon, 0, 0);
+
+    // Halted before it has read what is sent next.
+    case.database.execute("alter table customer rename to client");
+    producer.send(renamed("c", 6));
+    daemon.until("the partition is halted", SETTLING, || {
+        daemon.metric("pgsluice_partition_halted", &[]) == 1.0
+    });
+    producer.send_all((7..=20).map(|version| renamed("c", version)));
+    until_lag(&daemon, 15, 15);
+    assert_eq!(case.progress(0), Some(5));
+    daemon.until("the record is known for a while", SETTLING, || {
+        daemon.metric("pgsluice_oldest_unfinished_seconds", &[]) >= 2.0
+    });
+
+    case.database.execute("alter table client rename to customer");
+    case.until_finished(&daemon);
+    until_lag(&daemon, 0, 0);
+    daemon.until("nothing is unfinished", SETTLING, || {
+        daemon.metric("pgsluice_oldest_unfinished_seconds", &[]) == 0.0
+    });
+}
+
+#[test]
+fn what_an_open_transaction_holds_back_is_lag_to_the_end_but_not_to_what_can_be_read() {
+    let case = Case::new("lag_open", 1);
+    let producer = Producer::transactional(&case.topic);
+    producer.begin();
+    producer.send(renamed("c", 1));
+    producer.commit();
+    let daemon = case.daemon(ENVELOPE);
+    case.until_finished(&daemon);
+
+    producer.begin();
+    producer.send_all((2..=4).map(|version| renamed("c", version)));
+    until_lag(&daemon, 3, 0);
+    assert_eq!(daemon.metric("pgsluice_log_unstable", &[]), 3.0);
+    producer.abort();
+    case.until_finished(&daemon);
+    until_lag(&daemon, 0, 0);
+    assert_eq!(daemon.metric("pgsluice_log_unstable", &[]), 0.0);
+}
+
+/// Waits until the only partition has that lag, in metrics and `/status` alike.
+#[track_caller]
+fn until_lag(daemon: &Daemon, end: i64, stable: i64) {
+    daemon.until(&format!("the lag is {end}, {stable}"), SETTLING, || {
+        let told = &daemon.status()["partitions"][0]["lag"];
+        told["end"] == end
+            && told["stable"] == stable
+            && has_series(daemon, "pgsluice_lag")
+            && daemon.metric("pgsluice_lag", &[]) == float(end)
+            && daemon.metric("pgsluice_lag_stable", &[]) == float(stable)
+    });
+}
+
+fn has_series(daemon: &Daemon, name: &str) -> bool {
+    series(daemon).iter().any(|series| series.split('{').next() == Some(name))
+}
+
+#[test]
+fn what_waits_in_the_tables_is_shown_as_long_as_it_waits() {
+    let case = Case::new("metrics_waiting", 1);
+    case.producer().send_all([
+        Outgoing::new("sick", "{"),
+        Outgoing::new("sick", "{}"),
+        Outgoing::new("ill", "{"),
+        Outgoing::new("well", "{}"),
+    ]);
+    let daemon = case.daemon("[dead_letter]\ncreate_topic = false\n");
+    case.until_finished(&daemon);
+    let unpublished = "select count(*) from pgsluice.dead_letter_t where published_at is null";
+    let parked = "select count(*) from pgsluice.aggregate_t where parked_at is not null";
+    assert_eq!((case.database.count(unpublished), case.database.count(parked)), (3, 2));
+    let shown = |letters: f64, aggregates: f64| {
+        daemon.metric("pgsluice_letters_unpublished", &[]) == letters
+            && daemon.metric("pgsluice_aggregates_parked", &[]) == aggregates
+    };
+    daemon.until("letters and aggregates are shown", SETTLING, || shown(3.0, 2.0));
+
+    crate::support::kafka::create_topic(&format!("{}-dlq", case.topic), 1);
+    daemon.until("the letters are gone, the aggregates wait", SETTLING, || shown(0.0, 2.0));
+    assert_eq!(case.database.count(unpublished), 0);
 }
 
 /// Transactions of a lane that failed.

@@ -11,3 +11,4 @@ mod migrate;
 mod place;
 mod take;
 mod tls;
+mod waiting;

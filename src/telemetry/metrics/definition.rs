@@ -81,6 +81,14 @@ metrics! {
         "Partitions assigned to this member";
     NEXT_OFFSET: Gauge "pgsluice_next_offset", PARTITION,
         "Durable progress: every record below has its outcome";
+    LAG: Gauge "pgsluice_lag", PARTITION,
+        "Offsets from durable progress to the end of the log, which may be 5 s old";
+    LAG_STABLE: Gauge "pgsluice_lag_stable", PARTITION,
+        "Offsets from durable progress to the last stable offset: what can be read and is not \
+         durable; the last stable offset may be 5 s old";
+    LOG_UNSTABLE: Gauge "pgsluice_log_unstable", PARTITION,
+        "Offsets from the last stable offset to the end of the log: held back by open transactions \
+         of producers";
     OLDEST_UNFINISHED: Gauge "pgsluice_oldest_unfinished_seconds", PARTITION,
         "Time since the oldest record whose outcome is not durable was read first, by this process; \
          0 while there is none";
@@ -139,6 +147,12 @@ metrics! {
         "Dead letters published to their topic";
     LETTERS_STUCK: Gauge "pgsluice_letters_stuck_seconds", NONE,
         "How long dead letters have been waiting for their topic, 0 while publishing works";
+
+    LETTERS_UNPUBLISHED: Gauge "pgsluice_letters_unpublished", NONE,
+        "Rows of dead_letter_t that wait for their topic, counted up to 10000 for the whole sink \
+         every 10 s (every member shows the same: take the maximum); 0 where no topic is configured";
+    AGGREGATES_PARKED: Gauge "pgsluice_aggregates_parked", NONE,
+        "Aggregates whose events are parked, counted likewise in aggregate_t";
 
     // Kafka and the process.
     KAFKA_REACHABLE: Gauge "pgsluice_kafka_reachable", NONE,

@@ -5,11 +5,13 @@ use std::time::Duration;
 use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
 use crate::record::{NextOffset, TopicPartition};
+use crate::telemetry::status::Lag;
 use crate::verdict::{Reason, Verdict};
 
 use super::MetricsError;
 use super::definition::{
-    HALTS, NEXT_OFFSET, OLDEST_UNFINISHED, PARTITION_HALTED, RECORDS, VERSION_GAPS,
+    HALTS, LAG, LAG_STABLE, LOG_UNSTABLE, NEXT_OFFSET, OLDEST_UNFINISHED, PARTITION_HALTED,
+    RECORDS, VERSION_GAPS,
 };
 use super::register::{counters, gauges, remove_series};
 
@@ -19,6 +21,9 @@ pub struct PartitionMetrics {
     records: IntCounterVec,
     version_gaps: IntCounterVec,
     next_offset: IntGaugeVec,
+    lag: IntGaugeVec,
+    lag_stable: IntGaugeVec,
+    log_unstable: IntGaugeVec,
     oldest_unfinished: IntGaugeVec,
     halted: IntGaugeVec,
     halts: IntCounterVec,
@@ -30,6 +35,9 @@ impl PartitionMetrics {
             records: counters(registry, RECORDS)?,
             version_gaps: counters(registry, VERSION_GAPS)?,
             next_offset: gauges(registry, NEXT_OFFSET)?,
+            lag: gauges(registry, LAG)?,
+            lag_stable: gauges(registry, LAG_STABLE)?,
+            log_unstable: gauges(registry, LOG_UNSTABLE)?,
             oldest_unfinished: gauges(registry, OLDEST_UNFINISHED)?,
             halted: gauges(registry, PARTITION_HALTED)?,
             halts: counters(registry, HALTS)?,
@@ -64,6 +72,13 @@ impl PartitionMetrics {
         set(&self.next_offset, partition, next.0);
     }
 
+    /// How far durable progress is behind.
+    pub fn lag(&self, partition: &TopicPartition, lag: Lag) {
+        set(&self.lag, partition, lag.end);
+        set(&self.lag_stable, partition, lag.stable);
+        set(&self.log_unstable, partition, lag.unstable);
+    }
+
     /// For how long the oldest record without a durable outcome has been known.
     pub fn oldest_unfinished(&self, partition: &TopicPartition, age: Duration) {
         set(&self.oldest_unfinished, partition, i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
@@ -87,7 +102,14 @@ impl PartitionMetrics {
     pub fn given_up(&self, partition: &TopicPartition) {
         remove_series(&self.records, partition);
         remove_series(&self.version_gaps, partition);
-        for gauges in [&self.next_offset, &self.oldest_unfinished, &self.halted] {
+        for gauges in [
+            &self.next_offset,
+            &self.lag,
+            &self.lag_stable,
+            &self.log_unstable,
+            &self.oldest_unfinished,
+            &self.halted,
+        ] {
             remove_series(gauges, partition);
         }
     }

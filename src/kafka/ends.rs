@@ -1,0 +1,93 @@
+//! Where the logs of partitions end, asked of the brokers beside the consumer.
+//!
+//! librdkafka's statistics know it as well, but only from its fetches: of a partition that is
+//! paused, because it is halted or because too much of it is in memory, they keep telling what was
+//! true at its last fetch, and of one that was never fetched nothing. Those are the ones whose lag
+//! matters most, so all are asked for alike: two requests to each broker, whatever is on it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::{KafkaError, KafkaResult};
+
+use super::faults::describe;
+use super::log::LogOnly;
+use super::positions::{self, Positions};
+use super::settings;
+use crate::config::KafkaConfig;
+use crate::record::TopicPartition;
+
+/// How long the brokers of one topic may take to answer each question.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where one log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The offset that the next record will get.
+    pub end: i64,
+    /// The last stable offset: what lies behind it belongs to transactions that are open, or
+    /// follows one, and cannot be read yet.
+    pub stable: i64,
+}
+
+/// The client that asks.
+pub struct LogEnds {
+    /// Sees committed records only.
+    positions: Arc<Positions>,
+    /// Sees everything.
+    all: BaseConsumer<LogOnly>,
+}
+
+impl std::fmt::Debug for LogEnds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogEnds").finish_non_exhaustive()
+    }
+}
+
+impl LogEnds {
+    /// A client for the configured cluster. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a setting.
+    pub fn connect(config: &KafkaConfig, positions: Arc<Positions>) -> Result<Self, KafkaError> {
+        let all = settings::log_ends(config).create_with_context(LogOnly)?;
+        Ok(Self { positions, all })
+    }
+
+    /// Where the logs of partitions end. Blocks. What could not be asked is missing in the answer;
+    /// a topic that is gone costs the others nothing but time.
+    pub fn fetch(&self, partitions: &[TopicPartition]) -> HashMap<TopicPartition, LogEnd> {
+        let mut topics: BTreeMap<&str, Vec<TopicPartition>> = BTreeMap::new();
+        for partition in partitions {
+            topics.entry(&partition.topic).or_default().push(partition.clone());
+        }
+        let mut found = HashMap::new();
+        for partitions in topics.values() {
+            match self.topic(partitions) {
+                Ok(ends) => found.extend(ends),
+                Err(error) => tracing::debug!(
+                    event = "offsets_client",
+                    error = describe(&error),
+                    "end of logs not known"
+                ),
+            }
+        }
+        found
+    }
+
+    fn topic(&self, partitions: &[TopicPartition]) -> KafkaResult<Vec<(TopicPartition, LogEnd)>> {
+        positions::serve(&self.all);
+        // In this order nothing that was written in between looks like an open transaction.
+        let ends = positions::latest(&self.all, partitions, ASK_TIMEOUT)?;
+        let stable = self.positions.stable_ends(partitions, ASK_TIMEOUT)?;
+        Ok(ends
+            .into_iter()
+            .filter_map(|(partition, end)| {
+                let stable = *stable.get(&partition)?;
+                Some((partition, LogEnd { end: end.max(stable), stable }))
+            })
+            .collect())
+    }
+}
