@@ -166,6 +166,15 @@ pub struct Poison {
     pub reason: Reason,
     /// The configured field, column or pointer that is at fault, never its value.
     pub field: Option<Box<str>>,
+    /// The route it was meant for, where one was found.
+    pub route: Option<RouteId>,
+}
+
+impl Poison {
+    /// Poison of an event whose route is not known.
+    pub fn new(reason: Reason, field: Option<Box<str>>) -> Self {
+        Self { reason, field, route: None }
+    }
 }
 
 /// What a record turned out to be.

@@ -51,6 +51,8 @@ pub enum FaultKind {
     Encode,
     /// A route does not fit its table as the catalog shows it: [`Fault::route`] says how.
     Route,
+    /// A brake or a limit keeps the route's outcomes from being written: [`Fault::route`] says which.
+    Brake,
     /// The routes' tables are not what the session compiled its statements for.
     PlanChanged,
     /// The server does not show the session's lock: another server, a pooler, or a lost session.
@@ -131,12 +133,12 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.route, self.kind) {
-            (Some(route), FaultKind::Route) => f.write_str(route)?,
+            (Some(route), FaultKind::Route | FaultKind::Brake) => f.write_str(route)?,
             (Some(route), _) => write!(f, "{route}: ")?,
             (None, _) => {}
         }
         match self.kind {
-            FaultKind::Route => {}
+            FaultKind::Route | FaultKind::Brake => {}
             FaultKind::PlanChanged => f.write_str("the routes' tables changed")?,
             FaultKind::Server(code) => write!(f, "sqlstate {code}")?,
             FaultKind::Connection => f.write_str("connection lost")?,

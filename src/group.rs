@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::event::{AggregateKey, Change, Content, Event, RouteId};
 use crate::fault::Fault;
-use crate::record::{Generation, NextOffset, OwnerEpoch, StreamId, TopicPartition};
+use crate::record::{Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition};
+use crate::verdict::Reason;
 
 /// The reading of a partition that a group comes from, and the proof that it is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,11 @@ pub struct Failure {
     pub attempts: u32,
     /// When it failed first, on the coordinator's clock.
     pub since: Duration,
+    /// When it failed last, on the same clock.
+    pub last: Duration,
+    /// It has failed for longer than `retry.give_up_after` while others of its route succeeded: the
+    /// next failure parks its aggregate.
+    pub exhausted: bool,
     /// The latest fault.
     pub fault: Fault,
 }
@@ -127,6 +133,16 @@ pub enum GroupReply {
     Unsettled,
     /// Rolled back.
     Failed(Fault),
+    /// A limit of the sink keeps an event from its outcome: the partition halts. What came before
+    /// it in the group took effect.
+    Halted {
+        /// Which limit.
+        reason: Reason,
+        /// What an operator has to know.
+        fault: Fault,
+        /// The event.
+        at: Offset,
+    },
     /// The database knows a newer owner of the stream: nothing that only an owner may write was
     /// written.
     NotOwner,

@@ -134,7 +134,7 @@ reasons! {
         DataException => "data_exception",
         /// A trigger or function raised.
         RaisedException => "raised_exception",
-        /// The same failure came back alone and again.
+        /// It failed for longer than `retry.give_up_after` while others succeeded.
         RetryExhausted => "retry_exhausted",
         // Parking.
         /// The aggregate is parked behind a dead letter.
@@ -165,9 +165,11 @@ reasons! {
         NoPosition => "no_position",
         /// No route matched and `on_unmatched = "halt"`.
         UnmatchedHalt => "unmatched_halt",
-        /// More dead letters than a limit allows; kept for that brake, raised by nothing yet.
+        /// More dead letters than `dead_letter.flood` allows.
         DeadLetterFlood => "dead_letter_flood",
-        /// More parked records than a limit allows; kept for that limit, raised by nothing yet.
+        /// More stale events than `dead_letter.stale_flood` allows.
+        StaleFlood => "stale_flood",
+        /// More parked records than `dead_letter.max_parked_events` allows.
         ParkingFull => "parking_full",
         /// A fault that no rule knows, or a bug.
         Unexpected => "unexpected",

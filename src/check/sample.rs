@@ -25,17 +25,14 @@ use crate::group::Origin;
 use crate::kafka::positions::Positions;
 use crate::pipeline::context::ApplyContext;
 use crate::pipeline::decode::Decoder;
-use crate::pipeline::perform::gap_policy;
 use crate::pipeline::resolve::rehearse::Rehearsal;
 use crate::pipeline::take::{KafkaPosition, Start, start_position};
 use crate::postgres::migrate;
 use crate::record::{OwnerEpoch, StreamId, TopicPartition};
 use crate::route::Plan;
-use crate::store::name::Schema;
 use crate::store::progress::{SinkId, Stored};
-use crate::store::statement::Statements;
 use crate::telemetry::{MetricsError, Telemetry};
-use crate::verdict::{GapPolicy, Reason};
+use crate::verdict::Reason;
 
 /// How long the transaction may last, and so how long it may hold what it wrote to: beside a
 /// running daemon every row of it is a row that the daemon has to wait for.
@@ -270,19 +267,8 @@ async fn rehearse(
 
 /// What the lanes of the daemon work with; its metrics are nobody's to read.
 fn context(config: &Config, plan: Plan, sink: SinkId) -> Result<ApplyContext, MetricsError> {
-    let gaps = gap_policy(config);
-    let schema = Schema::new(&config.postgres.schema);
-    Ok(ApplyContext {
-        statements: Statements::new(schema, gaps == GapPolicy::Park),
-        plan,
-        sink,
-        notification: config.notification.clone(),
-        gaps,
-        faults: config.retry.faults.clone(),
-        deadline: config.postgres.deadline,
-        clock: Instant::now(),
-        telemetry: Telemetry::try_new(&config.kafka.group)?,
-    })
+    let telemetry = Telemetry::try_new(&config.kafka.group)?;
+    Ok(ApplyContext::new(config, plan, sink, Instant::now(), telemetry))
 }
 
 fn refused(fault: &Fault, what: &str, report: &mut Report) {

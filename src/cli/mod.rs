@@ -4,6 +4,7 @@ mod check;
 pub mod demo;
 mod health;
 mod migrate;
+mod resume;
 mod run;
 
 use std::path::PathBuf;
@@ -50,6 +51,12 @@ enum Command {
     /// `run` does the same at start unless postgres.migrate is "verify". Migrations only add:
     /// older and newer versions of pgsluice work side by side.
     Migrate(migrate::Arguments),
+    /// Tells which brakes hold, and lifts them
+    ///
+    /// A brake halts a partition when too many events of a route are dead-lettered or stale (reason
+    /// dead_letter_flood or stale_flood). Mending the cause is enough for it to go on; this is for
+    /// events that are really bad.
+    Resume(resume::Arguments),
     /// Asks a running daemon on this host how it is
     ///
     /// Exit code 0 when its admin port (admin.listen) answers /live with 200, otherwise 1: for the
@@ -83,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Health(arguments) => return health::health(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Resume(arguments) => resume::resume(&arguments),
         Command::Demo(demo) => demo.run().map_or_else(
             |error| {
                 complain(&format!("{error:#}"));

@@ -59,6 +59,9 @@ pub struct RetryConfig {
     pub initial: Duration,
     /// The longest wait; not below `initial`.
     pub max: Duration,
+    /// An aggregate that failed for so long while others of its route succeeded is parked; `None`:
+    /// it is retried without end.
+    pub give_up_after: Option<Duration>,
     /// What follows from a fault: the built-in table with the user's own codes moved.
     pub faults: FaultPolicy,
 }
@@ -112,15 +115,17 @@ impl GroupConfig {
 impl RetryConfig {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
+        let give_up_after =
+            section.duration("give_up_after", Duration::ZERO..=Duration::from_secs(30 * 86_400));
         let config = Self {
             initial: section.duration("initial", bounds.clone()),
             max: section.duration("max", bounds),
+            give_up_after: (!give_up_after.is_zero()).then_some(give_up_after),
             faults: read_sqlstates(section.table("sqlstate")),
         };
         if config.initial > config.max {
             section.problem("max", "must not be below retry.initial");
         }
-        section.not_yet("give_up_after", "giving up on retries: they go on until they succeed");
         section.finish();
         config
     }

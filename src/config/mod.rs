@@ -32,11 +32,11 @@ pub use read::{ConfigProblem, ConfigProblems};
 pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
 pub use source::Place;
 pub use surface::{
-    AdminConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,
+    AdminConfig, BrakeConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,
     NotificationConfig, NotificationWrite,
 };
 pub use tls::{Tls, Verification};
-pub use units::Bytes;
+pub use units::{Bytes, parse_duration};
 
 /// The whole configuration, checked and resolved.
 ///

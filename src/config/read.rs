@@ -216,6 +216,25 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A share of a whole: a number from 0 to 1.
+    pub(super) fn share(&mut self, key: &'static str) -> f64 {
+        let Some(value) = self.raw(key) else {
+            self.missing(key);
+            return 0.0;
+        };
+        let number = match &value.kind {
+            ValueKind::Float(number) => Some(*number),
+            ValueKind::I64(0) => Some(0.0),
+            ValueKind::I64(1) => Some(1.0),
+            ValueKind::String(text) if is_env(value) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number.filter(|share| (0.0..=1.0).contains(share)).unwrap_or_else(|| {
+            self.problem(key, "expected a share from 0.0 to 1.0");
+            0.0
+        })
+    }
+
     /// A count that fits memory, from 1 unless the bounds say otherwise.
     pub(super) fn count(&mut self, key: &'static str, bounds: RangeInclusive<u32>) -> usize {
         let (from, to) = bounds.into_inner();

@@ -1,6 +1,8 @@
 //! What operators see: dead letters, notifications, the admin port and logs.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -11,7 +13,7 @@ use super::read::Section;
 const TOPIC_MARK: &str = "{topic}";
 
 /// What happens to poison.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetterConfig {
     /// Topic for dead letters; `{topic}` stands for the source, empty for none.
     pub topic: String,
@@ -21,6 +23,23 @@ pub struct DeadLetterConfig {
     pub replication_factor: i32,
     /// Whose names the context headers have.
     pub headers: HeaderStyle,
+    /// The brake on dead letters; it counts aggregates. `None`: none.
+    pub flood: Option<BrakeConfig>,
+    /// The brake on stale events; it counts events. `None`: none.
+    pub stale_flood: Option<BrakeConfig>,
+    /// Parked records of the whole sink; beyond it partitions halt.
+    pub max_parked_events: usize,
+}
+
+/// A brake: what may happen on one route within a window, by the database's clock.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BrakeConfig {
+    /// So many may be; one more trips the brake.
+    pub limit: u32,
+    /// So large a share of the records read may be, from 0 to 1.
+    pub share: f64,
+    /// How far back is counted.
+    pub window: Duration,
 }
 
 /// Whose names the context headers of a dead letter have.
@@ -108,16 +127,33 @@ impl DeadLetterConfig {
         if factor == 0 {
             section.problem("replication_factor", "expected -1 (the broker's own) or at least 1");
         }
-        section.not_yet("max_parked_events", "a limit on parked records");
-        section.not_yet("flood", "a brake on dead letters");
         let config = Self {
             topic,
             create_topic: section.flag("create_topic", true),
             replication_factor: i32::try_from(factor).unwrap_or(-1),
             headers: section.choice("headers", &[("connect", HeaderStyle::Connect)], &["spring"]),
+            flood: BrakeConfig::read(section.table("flood"), "aggregates"),
+            stale_flood: BrakeConfig::read(section.table("stale_flood"), "events"),
+            max_parked_events: section.count("max_parked_events", 1..=100_000_000),
         };
         section.finish();
         config
+    }
+}
+
+impl BrakeConfig {
+    fn read(mut section: Section<'_>, limit: &'static str) -> Option<Self> {
+        /// A day: what is counted is kept for so long.
+        const WINDOWS: RangeInclusive<Duration> =
+            Duration::from_secs(1)..=Duration::from_secs(86_400);
+        let limit = section.whole(limit, 0..=1_000_000_000);
+        let config = Self {
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            share: section.share("share"),
+            window: section.duration("window", WINDOWS),
+        };
+        section.finish();
+        (config.limit > 0).then_some(config)
     }
 }
 
@@ -182,6 +218,9 @@ mod tests {
             create_topic: true,
             replication_factor: -1,
             headers: HeaderStyle::Connect,
+            flood: None,
+            stale_flood: None,
+            max_parked_events: 1,
         }
     }
 

@@ -153,11 +153,11 @@ fn properties_come_from_variables_and_secrets_from_files() {
 #[test]
 fn what_this_version_does_not_have_is_refused_by_name() {
     let file = "[decode]\nformat = 'cloudevents'\n[group]\norder_by = 'key'\n\
-                atomic_by = 'header:t'\n[dead_letter]\nheaders = 'spring'\nflood = {}\n\
-                [notification]\nretain = {}\n[retry]\ngive_up_after = '1m'\n\
+                atomic_by = 'header:t'\n[dead_letter]\nheaders = 'spring'\n\
+                [notification]\nretain = {}\n\
                 [[route]]\nsql = {}\n[[route]]\nsql = {}\nskip = true\n";
     let problems = problems(file);
-    assert_eq!(problems.len(), 9, "{problems:#?}");
+    assert_eq!(problems.len(), 7, "{problems:#?}");
     for problem in problems {
         assert!(problem.contains("this version does not have"), "{problem}");
     }

@@ -58,7 +58,10 @@ impl fmt::Display for Bytes {
 }
 
 /// Reads a duration with its unit, e.g. `5ms`, `30s`, `1m 30s`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// A sentence for the operator when the text has another form.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| {
         "expected a duration with its unit, such as \"5ms\", \"30s\" or \"15m\"".to_owned()
     })

@@ -163,7 +163,7 @@ impl Reader {
     }
 
     fn body<'a>(&self, record: &'a Record) -> (Body<'a>, Option<Poison>) {
-        let poison = |reason| Some(Poison { reason, field: None });
+        let poison = |reason| Some(Poison::new(reason, None));
         let size = record.key.as_ref().map_or(0, |key| key.len())
             + record.value.as_ref().map_or(0, |value| value.len());
         if size > self.max_bytes {
@@ -273,7 +273,7 @@ struct Problems(Option<Poison>);
 impl Problems {
     fn add(&mut self, reason: Reason, field: &'static str) {
         if self.0.is_none() {
-            self.0 = Some(Poison { reason, field: Some(field.into()) });
+            self.0 = Some(Poison::new(reason, Some(field.into())));
         }
     }
 }

@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{EventJson, NotificationConfig, NotificationWrite};
+use crate::config::{
+    Config, DeadLetterConfig, EventJson, NotificationConfig, NotificationWrite, OnGap,
+};
 use crate::event::{Envelope, Event};
 use crate::fault::Fault;
+use crate::pipeline::resolve::ParkedCount;
 use crate::postgres::FaultPolicy;
 use crate::route::Plan;
 use crate::store::dead_letter::Letter;
+use crate::store::name::Schema;
 use crate::store::progress::SinkId;
 use crate::store::statement::{Notify, Statements};
 use crate::telemetry::Telemetry;
@@ -24,6 +28,10 @@ pub struct ApplyContext {
     pub statements: Statements,
     /// Which outcomes leave a row.
     pub notification: NotificationConfig,
+    /// What limits dead letters, stale events and parked records.
+    pub dead_letter: DeadLetterConfig,
+    /// How many records are parked, as of a moment ago.
+    pub parked: ParkedCount,
     /// What happens where versions are missing.
     pub gaps: GapPolicy,
     /// What follows from a fault.
@@ -37,6 +45,32 @@ pub struct ApplyContext {
 }
 
 impl ApplyContext {
+    /// The context of a session that writes as `sink`, with routes compiled for it. `clock` is where
+    /// the coordinator's clock began.
+    pub fn new(
+        config: &Config,
+        plan: Plan,
+        sink: SinkId,
+        clock: Instant,
+        telemetry: Telemetry,
+    ) -> Self {
+        let gaps = gap_policy(config);
+        let schema = Schema::new(&config.postgres.schema);
+        Self {
+            statements: Statements::new(schema, gaps == GapPolicy::Park),
+            plan,
+            sink,
+            notification: config.notification.clone(),
+            dead_letter: config.dead_letter.clone(),
+            parked: ParkedCount::default(),
+            gaps,
+            faults: config.retry.faults.clone(),
+            deadline: config.postgres.deadline,
+            clock,
+            telemetry,
+        }
+    }
+
     /// Counts and times a transaction on a fast lane.
     pub(super) async fn timed<T>(
         &self,
@@ -82,6 +116,14 @@ impl ApplyContext {
             context: events.into_iter().any(|event| has_context(&event.envelope)),
             json: self.shows_event(Verdict::Applied),
         }
+    }
+}
+
+/// The configured policy for missing versions.
+pub(super) fn gap_policy(config: &Config) -> GapPolicy {
+    match config.group.on_gap {
+        OnGap::Apply => GapPolicy::Apply,
+        OnGap::Park => GapPolicy::Park,
     }
 }
 

@@ -78,6 +78,7 @@ impl Decoder {
         }
         match (self.choose(draft, record), &draft.problem) {
             (Choice::Rule(rule), _) if rule.skips() => Content::Skip(Reason::SkipRoute),
+            (Choice::Rule(rule), Some(problem)) => Content::Poison(rule.meant(problem.clone())),
             (_, Some(problem)) => Content::Poison(problem.clone()),
             (Choice::Rule(rule), None) => write(rule, draft),
             (Choice::Unmatched, None) => match self.on_unmatched {
@@ -124,7 +125,7 @@ fn write(rule: &Rule, draft: &Draft<'_>) -> Content {
 }
 
 fn poison(reason: Reason) -> Content {
-    Content::Poison(Poison { reason, field: None })
+    Content::Poison(Poison::new(reason, None))
 }
 
 #[cfg(test)]

@@ -94,10 +94,6 @@ impl Partition {
         self.in_flight = 0;
         self.throttled = false;
         self.halt_when_finished = None;
-        // With a new session or owner the same fault is news again.
-        if let Some(halt) = &mut self.halted {
-            halt.fault = None;
-        }
     }
 
     /// The current reading may move progress.

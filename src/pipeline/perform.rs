@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{Config, Migrate, OnGap};
+use crate::config::{Config, Migrate};
 use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupReply};
 use crate::kafka::positions::Positions;
@@ -15,10 +15,7 @@ use crate::postgres::migrate::{self, MigrateError};
 use crate::postgres::{OpenError, Session, SessionEnd};
 use crate::record::{Generation, SessionId, TopicPartition};
 use crate::route::{Catalog, Plan, RouteProblems};
-use crate::store::name::Schema;
-use crate::store::statement::Statements;
 use crate::telemetry::{SlowWork, Telemetry, WorkMetrics};
-use crate::verdict::GapPolicy;
 
 use super::Piece;
 use super::advance;
@@ -123,19 +120,8 @@ async fn try_open(
     // session: every take looks at the tables first and halts its partitions.
     let plan = compile(config, &session).await.map_err(database)?;
     let plan = plan.unwrap_or_else(|_| Plan { routes: Vec::new() });
-    let gaps = gap_policy(config);
-    let park_gaps = gaps == GapPolicy::Park;
-    let context = ApplyContext {
-        statements: Statements::new(Schema::new(&config.postgres.schema), park_gaps),
-        plan,
-        sink: session.sink,
-        notification: config.notification.clone(),
-        gaps,
-        faults: config.retry.faults.clone(),
-        deadline: config.postgres.deadline,
-        clock: around.clock.into_std(),
-        telemetry: around.telemetry.clone(),
-    };
+    let telemetry = around.telemetry.clone();
+    let context = ApplyContext::new(config, plan, session.sink, around.clock.into_std(), telemetry);
     Ok(Opened { session: Arc::new(session), end, context: Arc::new(context) })
 }
 
@@ -153,14 +139,6 @@ async fn compile(config: &Config, session: &Session) -> Result<Result<Plan, Rout
         })
         .await?;
     Ok(Plan::compile(config, &catalog))
-}
-
-/// The configured policy for missing versions.
-pub(crate) fn gap_policy(config: &Config) -> GapPolicy {
-    match config.group.on_gap {
-        OnGap::Apply => GapPolicy::Apply,
-        OnGap::Park => GapPolicy::Park,
-    }
 }
 
 /// Runs a blocking call on a thread of its own; `None` when it panicked.

@@ -7,12 +7,14 @@
 //! stream, INV-10) dead letters and the parking of the aggregate (INV-8), and commit. The good
 //! beginning of a group commits together with the dead letter of the event that ended it.
 
+mod brake;
 mod course;
 mod read;
 pub(crate) mod rehearse;
 mod transaction;
 mod write;
 
+pub use brake::ParkedCount;
 pub use read::read;
 
 use crate::event::Event;
@@ -37,7 +39,8 @@ use transaction::Transaction;
 ///
 /// The answer is [`GroupReply::Done`] with a verdict for every event, [`GroupReply::Failed`] when
 /// the group has to be tried again (nothing was written, or only a beginning that is settled next
-/// time), or [`GroupReply::NotOwner`] when dead letters were due and the stream has a newer owner.
+/// time), [`GroupReply::Halted`] when a limit of the sink stands against an outcome, or
+/// [`GroupReply::NotOwner`] when dead letters were due and the stream has a newer owner.
 pub async fn resolve(
     session: &Session,
     context: &ApplyContext,
@@ -77,6 +80,12 @@ async fn decide(
                     }
                     course.poisoned(event, reason, fault);
                 }
+                Decision::RetryAfter if exhausted(group) => {
+                    if let Err(fault) = transaction.undo_event().await {
+                        return Err(transaction.give_up(fault).await);
+                    }
+                    course.given_up(event, fault);
+                }
                 _ => return Err(transaction.give_up(fault).await),
             },
         }
@@ -88,6 +97,11 @@ async fn decide(
 fn failed_alike(context: &ApplyContext, group: &Group) -> bool {
     let data = |fault: &Fault| matches!(context.faults.decide(fault), Decision::Isolate(_));
     group.failure.as_ref().is_some_and(|failure| data(&failure.fault))
+}
+
+/// Whether the group has been tried for long enough.
+fn exhausted(group: &Group) -> bool {
+    group.failure.as_ref().is_some_and(|failure| failure.exhausted)
 }
 
 /// Opens the transaction, locks the ledger row and reads the letters of the group's records.

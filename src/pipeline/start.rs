@@ -17,10 +17,11 @@ use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
 
 use super::backoff::Backoff;
+use super::context::gap_policy;
 use super::lag::LagThread;
 use super::mirror::Mirror;
 use super::passage::Passage;
-use super::perform::{Outcome, Surroundings, gap_policy};
+use super::perform::{Outcome, Surroundings};
 use super::poll::{Budget, Consumer};
 use super::state::{State, StateConfig};
 use super::waiting::Counting;
@@ -122,6 +123,7 @@ fn state_config(config: &Config) -> StateConfig {
         advance_interval: ADVANCE_INTERVAL,
         revoke_budget: config.kafka.revoke_budget.mul_f64(REVOKE_SHARE),
         retry: Backoff { initial: config.retry.initial, max: config.retry.max },
+        give_up_after: config.retry.give_up_after,
         reopen: Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(5) },
         halt: Backoff { initial: Duration::from_secs(2), max: Duration::from_secs(30) },
         retake: Duration::from_secs(1),

@@ -24,7 +24,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::event::{Content, Event};
+use crate::event::{Content, Event, RouteId};
 use crate::group::{Group, GroupKind, GroupReply, OrderingKey, Origin};
 use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
 use crate::verdict::{Reason, Verdict};
@@ -93,6 +93,8 @@ pub struct State {
     /// Weight of the groups in flight. They are lost with their session: whether a lane still
     /// gives them back is not to be relied on.
     weight_in_flight: usize,
+    /// When an aggregate of each route took effect last.
+    succeeded: BTreeMap<RouteId, Duration>,
     advancing: Option<Advancing>,
     advanced_at: Option<Duration>,
     drain: Drain,
@@ -123,6 +125,7 @@ impl State {
             fast_in_flight: 0,
             slow_in_flight: 0,
             weight_in_flight: 0,
+            succeeded: BTreeMap::new(),
             advancing: None,
             advanced_at: None,
             drain: Drain::No,
@@ -327,6 +330,10 @@ impl State {
                 self.fence(&name);
             }
             GroupReply::Failed(fault) => self.on_failed(session, lane, group, fault),
+            GroupReply::Halted { reason, fault, at } => {
+                self.discard(group);
+                self.halt(&name, reason, Some(fault), Some(at));
+            }
             GroupReply::Refused if reading => self.to_read.push_back(group),
             GroupReply::Unsettled if reading => self.to_resolve.push_back(group),
             GroupReply::Refused | GroupReply::Unsettled => self.discard(group),
@@ -336,6 +343,11 @@ impl State {
     /// Every event has its outcome.
     fn finish(&mut self, group: Group, verdicts: &[Verdict], gap: i64) {
         debug_assert_eq!(verdicts.len(), group.events.len(), "one verdict an event (INV-5)");
+        if let GroupKind::Write(route) = group.kind
+            && verdicts.contains(&Verdict::Applied)
+        {
+            self.succeeded.insert(route, self.now);
+        }
         if let Some(partition) = self.partitions.get_mut(&group.origin.partition) {
             for event in &group.events {
                 partition.frontier.finish(&event.record);

@@ -124,6 +124,8 @@ impl FaultPolicy {
             | FaultKind::LockNotSeen
             | FaultKind::Tls(_) => Decision::WaitForDatabase,
             FaultKind::Route => Decision::Halt(Reason::SchemaMismatch),
+            // Raised with its own reason where it is decided; it is no failure of a statement.
+            FaultKind::Brake => Decision::Halt(Reason::Unexpected),
             // The value was checked against the column's type when the session began, so the
             // type changed since.
             FaultKind::DriverType => Decision::Halt(Reason::SchemaMismatch),

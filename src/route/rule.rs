@@ -125,7 +125,17 @@ impl Rule {
     /// # Errors
     /// The column or field at fault when a value is missing or does not fit.
     pub(crate) fn write(&self, draft: &Draft<'_>) -> Result<Option<Write>, Poison> {
-        let change = match &self.effect {
+        let change = self.change(draft).map_err(|poison| self.meant(poison))?;
+        Ok(change.map(|change| Write { route: self.route, change }))
+    }
+
+    /// Poison of an event that was meant for this route.
+    pub(crate) fn meant(&self, poison: Poison) -> Poison {
+        Poison { route: Some(self.route), ..poison }
+    }
+
+    fn change(&self, draft: &Draft<'_>) -> Result<Option<Change>, Poison> {
+        Ok(Some(match &self.effect {
             Effect::Skip => return Ok(None),
             Effect::DocumentDelete => document_delete(),
             Effect::Document { .. } if draft.tombstone => document_delete(),
@@ -141,8 +151,7 @@ impl Rule {
                 key: key_values(draft, key)?,
                 columns: column_values(draft, columns)?,
             },
-        };
-        Ok(Some(Write { route: self.route, change }))
+        }))
     }
 }
 
@@ -177,7 +186,7 @@ fn document_delete() -> Change {
 
 /// Merging is defined for objects only: of anything else `jsonb ||` would make an array.
 fn document(draft: &Draft<'_>, merge: bool) -> Result<Json, Poison> {
-    let poison = |reason| Poison { reason, field: Some("payload".into()) };
+    let poison = |reason| Poison::new(reason, Some("payload".into()));
     let payload = draft.payload().ok_or_else(|| poison(Reason::FieldMissing))?;
     if merge && !draft.payload_is_object() {
         return Err(poison(Reason::JsonShape));
@@ -208,6 +217,6 @@ impl Bound {
     }
 
     fn poison(&self, reason: Reason) -> Poison {
-        Poison { reason, field: Some(self.column.name.as_str().into()) }
+        Poison::new(reason, Some(self.column.name.as_str().into()))
     }
 }

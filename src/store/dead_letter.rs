@@ -4,10 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use crate::event::Event;
+use crate::event::{Event, RouteId};
 use crate::fault::{Fault, FaultKind};
 use crate::record::{Header, Offset, StreamId};
 use crate::store::binder::Bind;
+use crate::store::brake::route_name;
 use crate::store::name::Schema;
 use crate::store::notification::Trouble;
 use crate::store::parameter::Cell;
@@ -53,6 +54,8 @@ pub struct Letter<'a> {
     pub attempts: u32,
     /// Seconds since the first of them.
     pub failing_for: f64,
+    /// The route it was meant for, where one was found.
+    pub route: Option<RouteId>,
     /// The aggregate is stored with it; `false` where its id cannot be an index key.
     pub aggregate: bool,
 }
@@ -106,6 +109,11 @@ fn columns<'a>(letters: &'a [Letter<'a>]) -> Columns<'a> {
             "constraint_name",
             Bind::Text,
             of(|l| Cell::text(l.trouble.fault.and_then(|f| f.constraint.as_deref()))),
+        ),
+        (
+            "route",
+            Bind::Text,
+            of(|l| l.route.map_or(Cell::Null, |r| Cell::Text(route_name(r).into()))),
         ),
         ("attempts", Bind::Int4, of(|l| Cell::Int(l.attempts.into()))),
     ]

@@ -4,14 +4,18 @@ use crate::config::{RouteAction, RouteConfig, TableName};
 
 use super::name::{Schema, quoted};
 
-/// pgsluice's own tables, with what its statements do to each. Nothing is ever deleted there.
-const OWN_TABLES: [(&str, &str); 6] = [
+/// pgsluice's own tables, with what its statements do to each. Nothing but old counts is ever deleted
+/// there.
+const OWN_TABLES: [(&str, &str); 9] = [
     ("schema_t", "select"),
     ("sink_t", "select, insert, update"),
     ("stream_t", "select, insert, update"),
     ("aggregate_t", "select, insert, update"),
     ("notification_t", "select, insert, update"),
     ("dead_letter_t", "select, insert, update"),
+    ("brake_t", "select, insert, update"),
+    ("stale_t", "select, insert, update, delete"),
+    ("acceptance_t", "select, insert, update"),
 ];
 
 /// The statements that let `role` run with these routes, one a line, each with its semicolon.

@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 pub mod binder;
+pub mod brake;
 pub mod counts;
 pub mod dead_letter;
 pub mod fold;

@@ -207,6 +207,7 @@ impl Metrics {
             FaultKind::DriverType => "driver_type".to_owned(),
             FaultKind::Encode => "encode".to_owned(),
             FaultKind::Route => "route".to_owned(),
+            FaultKind::Brake => "brake".to_owned(),
             FaultKind::PlanChanged => "plan_changed".to_owned(),
             FaultKind::LockNotSeen => "lock_not_seen".to_owned(),
             FaultKind::Tls(_) => "tls".to_owned(),

@@ -8,7 +8,7 @@ use crate::support::kafka::{self, Outgoing};
 /// Waits until the only partition is halted, and looks for the words in all three places where an
 /// operator looks: the metric, `/status`, the log.
 #[track_caller]
-fn until_halted(daemon: &Daemon, reason: &str, words: &[&str]) {
+pub(crate) fn until_halted(daemon: &Daemon, reason: &str, words: &[&str]) {
     let labels = [&*format!("reason=\"{reason}\"")];
     let told = || {
         let status = daemon.status();

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod brakes;
 mod canary;
 mod case;
 mod check;

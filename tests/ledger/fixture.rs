@@ -11,7 +11,7 @@ use pgsluice::fault::{Fault, FaultKind, SqlState};
 use pgsluice::group::{Failure, Group, GroupKind, GroupReply, OrderingKey, Origin};
 use pgsluice::pipeline::apply::apply;
 use pgsluice::pipeline::context::ApplyContext;
-use pgsluice::pipeline::resolve::{read, resolve};
+use pgsluice::pipeline::resolve::{ParkedCount, read, resolve};
 use pgsluice::postgres::{FaultPolicy, Session, SessionEnd, migrate};
 use pgsluice::record::{
     Generation, Offset, OwnerEpoch, Record, SessionId, StreamId, TimestampType, TopicPartition,
@@ -69,6 +69,8 @@ impl Fixture {
                 gaps == GapPolicy::Park,
             ),
             notification: config.notification.clone(),
+            dead_letter: config.dead_letter.clone(),
+            parked: ParkedCount::default(),
             gaps,
             faults: FaultPolicy::default(),
             deadline: Duration::from_secs(20),
@@ -213,7 +215,7 @@ pub(crate) fn delete(offset: i64, version: Option<i64>) -> Event {
 }
 
 pub(crate) fn poison(offset: i64, version: Option<i64>) -> Event {
-    let reason = Poison { reason: Reason::FieldInvalid, field: Some("value:/total".into()) };
+    let reason = Poison::new(Reason::FieldInvalid, Some("value:/total".into()));
     event(offset, version, Content::Poison(reason))
 }
 
@@ -261,7 +263,13 @@ pub(crate) fn failed_before(group: Group) -> Group {
 pub(crate) fn failed_with(mut group: Group, code: [u8; 5]) -> Group {
     let mut fault = Fault::new(FaultKind::Server(SqlState(code)));
     fault.constraint = Some("of_the_target".into());
-    group.failure = Some(Failure { attempts: 1, since: Duration::ZERO, fault });
+    group.failure = Some(Failure {
+        attempts: 1,
+        since: Duration::ZERO,
+        last: Duration::ZERO,
+        exhausted: false,
+        fault,
+    });
     group
 }
 

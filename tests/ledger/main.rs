@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod brake;
 mod fixture;
 mod poison;
 mod race;

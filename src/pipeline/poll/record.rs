@@ -60,7 +60,7 @@ impl Copied {
 /// stops the partition.
 fn refuse_headers(event: &mut Event) {
     if matches!(event.content, Content::Write(_) | Content::Skip(_)) {
-        event.content = Content::Poison(Poison { reason: Reason::HeaderEncoding, field: None });
+        event.content = Content::Poison(Poison::new(Reason::HeaderEncoding, None));
     }
 }
 

@@ -124,6 +124,12 @@ impl Course {
         self.letter(event, Disposition::Poison, reason, Some(fault));
     }
 
+    /// The event of the last [`Step::Apply`] failed for too long, in a way that is not its own: it
+    /// waits, and what follows behind it.
+    pub(super) fn given_up(&mut self, event: &Event, fault: Fault) {
+        self.letter(event, Disposition::Parked, Reason::RetryExhausted, Some(fault));
+    }
+
     /// The outcomes, one an event.
     pub(super) fn outcomes(&self) -> &[Outcome] {
         &self.outcomes

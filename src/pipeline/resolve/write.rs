@@ -2,18 +2,21 @@
 
 use crate::event::{AggregateKey, Content};
 use crate::fault::{Fault, FaultKind};
-use crate::group::{Group, GroupReply};
+use crate::group::{Group, GroupReply, Origin};
 use crate::pipeline::context::ApplyContext;
+use crate::record::RecordId;
 use crate::store::binder::Bind;
-use crate::store::dead_letter::{self, Letter};
+use crate::store::brake::{StaleCount, count_stale};
+use crate::store::dead_letter::{self, Disposition, Letter};
 use crate::store::ledger::{self, Address, Parking};
+use crate::store::name::Schema;
 use crate::store::notification::{self, Note, Trouble};
 use crate::store::parameter::Cell;
 use crate::store::query::Query;
 
-use super::changed_meanwhile;
 use super::course::{Course, Outcome, Write};
 use super::transaction::Transaction;
+use super::{brake, changed_meanwhile};
 
 /// The group's aggregate, where its id can be a key of an index. One that cannot never got a ledger
 /// row, so its letters stand alone.
@@ -34,17 +37,17 @@ pub(super) async fn finish(
     group: &Group,
     course: &Course,
 ) -> Result<GroupReply, Fault> {
-    let schema = context.statements.schema();
-    let (letters, letter_notes, notes) = rows(context, group, course);
-    let mut plain = Query::default();
-    if !notes.is_empty() {
-        plain.text = notification::insert(schema, &notes, None, &mut plain);
+    match brake::ask(&transaction, context, group, course).await {
+        Ok(None) => {}
+        Ok(Some(stop)) => return stop.carry_out(transaction, context, group).await,
+        Err(fault) => return Err(transaction.give_up(fault).await),
     }
+    let (letters, letter_notes, notes) = rows(context, group, course);
+    let plain = plain(context, group, course, &notes);
     let mut guarded = Query::default();
     if !letters.is_empty() {
         guarded.text = owned(context, group, course, (&letters, &letter_notes), &mut guarded);
     }
-    let plain = Some(plain).filter(|_| !notes.is_empty());
     let guarded = Some(guarded).filter(|_| !letters.is_empty());
     let rows = transaction.commit(plain, guarded).await?;
     if letters.is_empty() {
@@ -56,10 +59,43 @@ pub(super) async fn finish(
         (Some(_), Some(0)) => Err(changed_meanwhile()),
         (Some(_), Some(_)) => {
             context.count_letters(&letters);
+            let parked = |letter: &&Letter<'_>| letter.disposition == Disposition::Parked;
+            context.parked.add(letters.iter().filter(parked).count());
             Ok(course.done())
         }
         _ => Err(Fault::new(FaultKind::Bug("row of the letters' statement"))),
     }
+}
+
+/// What anyone may write: notifications, and the count of stale events for their brake.
+fn plain<'a>(
+    context: &ApplyContext,
+    group: &'a Group,
+    course: &'a Course,
+    notes: &'a [Note<'a>],
+) -> Option<Query<'a>> {
+    let schema = context.statements.schema();
+    let mut query = Query::default();
+    let noted = (!notes.is_empty()).then(|| notification::insert(schema, notes, None, &mut query));
+    let outcomes = group.events.iter().zip(course.outcomes());
+    let stale: Vec<_> =
+        outcomes.filter(|(_, o)| brake::is_stale(o)).map(|(event, _)| event).collect();
+    let (Some(first), Some(last)) = (stale.first(), stale.last()) else {
+        query.text = noted?;
+        return Some(query);
+    };
+    let count = StaleCount {
+        first: RecordId { stream: group.origin.stream, offset: first.offset() },
+        last: last.offset(),
+        route: brake::route_of(first),
+        events: stale.len(),
+    };
+    let counted = count_stale(schema, count, &mut query);
+    query.text = match noted {
+        Some(noted) => format!("with {counted}\n{noted}"),
+        None => format!("with {counted}\nselect 1"),
+    };
+    Some(query)
 }
 
 /// The letters and their notifications, and the notifications that anyone may write.
@@ -93,6 +129,7 @@ fn rows<'a>(
                     trouble,
                     attempts: group.failure.as_ref().map_or(1, |f| f.attempts.saturating_add(1)),
                     failing_for: failing_for(context, group),
+                    route: brake::route_of(event),
                     aggregate: keep_aggregate,
                 });
                 letter_notes.extend(noted.then_some(note));
@@ -118,6 +155,16 @@ fn failing_for(context: &ApplyContext, group: &Group) -> f64 {
     since.map_or(0.0, |since| context.clock.elapsed().saturating_sub(since).as_secs_f64())
 }
 
+/// `own`: one row while we own the stream, which stays so until the transaction ends.
+pub(super) fn own(schema: &Schema, origin: &Origin, query: &mut Query<'_>) -> String {
+    let stream = query.one(Bind::Int4, Cell::Int(origin.stream.0.into()));
+    let epoch = query.one(Bind::Int8, Cell::Int(origin.epoch.0));
+    format!(
+        "own as (\n  select 1 from {} where stream = {stream} and owner_epoch = {epoch} for share\n)",
+        schema.table("stream_t"),
+    )
+}
+
 /// What only the owner of the stream may write. One row comes back: whether we own the stream, and
 /// whether the ledger row stood where it was judged (1 where there is no aggregate to park).
 fn owned<'a>(
@@ -128,12 +175,7 @@ fn owned<'a>(
     query: &mut Query<'a>,
 ) -> String {
     let schema = context.statements.schema();
-    let stream = query.one(Bind::Int4, Cell::Int(group.origin.stream.0.into()));
-    let epoch = query.one(Bind::Int8, Cell::Int(group.origin.epoch.0));
-    let mut parts = vec![format!(
-        "own as (\n  select 1 from {} where stream = {stream} and owner_epoch = {epoch} for share\n)",
-        schema.table("stream_t"),
-    )];
+    let mut parts = vec![own(schema, &group.origin, query)];
     let parking = storable(group).zip(course.position()).zip(course.parked_for());
     let gate = match parking {
         Some(((key, position), reason)) => {

@@ -117,6 +117,8 @@ pub(super) struct Database {
     pub(super) folding_hides: bool,
     /// The operator has mended the target.
     pub(super) mended: bool,
+    /// The brake on dead letters holds.
+    pub(super) braked: bool,
     unflushed: Vec<Vec<Row>>,
 }
 
@@ -150,6 +152,7 @@ impl Database {
             gaps: GapPolicy::Apply,
             folding_hides: false,
             mended: false,
+            braked: false,
             unflushed: Vec::new(),
         }
     }
@@ -275,12 +278,15 @@ impl Database {
         if !self.mended && records.iter().any(|&r| self.target(r) == Target::MissingUntilMended) {
             return Some(server_fault(UNDEFINED_TABLE));
         }
+        if !self.mended && records.iter().any(|&r| self.target(r) == Target::LockedUntilMended) {
+            return Some(server_fault(LOCK_NOT_AVAILABLE));
+        }
         let written =
             if folded && self.folding_hides { &records[records.len() - 1..] } else { records };
         let refuses = |&r: &Rec| match self.target(r) {
             Target::Refuses => true,
             Target::RefusesUntilMended => !self.mended,
-            Target::Takes | Target::MissingUntilMended => false,
+            Target::Takes | Target::MissingUntilMended | Target::LockedUntilMended => false,
         };
         written.iter().any(refuses).then(|| server_fault(CHECK_VIOLATION))
     }

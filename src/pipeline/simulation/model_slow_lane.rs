@@ -3,12 +3,13 @@
 
 use super::checker::{Checker, Writer};
 use super::model_postgres::{
-    CHECK_VIOLATION, Database, Disposition, Row, SERIALIZATION, done, server_fault,
+    CHECK_VIOLATION, Database, Disposition, LOCK_NOT_AVAILABLE, Row, SERIALIZATION, done,
+    server_fault,
 };
 use super::workload::{Rec, partition_of};
-use crate::fault::{Fault, SqlState};
+use crate::fault::{Fault, FaultKind, SqlState};
 use crate::group::{Group, GroupKind, GroupReply};
-use crate::record::RecordId;
+use crate::record::{Offset, RecordId};
 use crate::verdict::{Judgement, LedgerRow, Reason, Verdict, judge};
 
 /// What the slow lane decided about each event of a group, on the row it read.
@@ -44,6 +45,16 @@ impl Outcome {
 /// The target refused the data.
 fn refused(fault: &Fault) -> bool {
     fault.sqlstate() == Some(SqlState(*CHECK_VIOLATION))
+}
+
+/// Somebody else holds the row.
+fn locked(fault: &Fault) -> bool {
+    fault.sqlstate() == Some(SqlState(*LOCK_NOT_AVAILABLE))
+}
+
+/// It has been tried for long enough.
+fn exhausted(group: &Group) -> bool {
+    group.failure.as_ref().is_some_and(|failure| failure.exhausted)
 }
 
 /// A verdict of poison needs a second failure, of data and alone.
@@ -127,6 +138,9 @@ impl Database {
                     (Outcome::Apply, Verdict::Applied)
                 }
                 Some(fault) if refused(&fault) && failed_alike(group) => POISON,
+                Some(fault) if locked(&fault) && exhausted(group) => {
+                    (Outcome::Letter(Disposition::Parked), Verdict::Parked)
+                }
                 Some(fault) => return Err(fault),
             },
         })
@@ -152,13 +166,14 @@ impl Database {
         let owned = self.tables.streams[partition].epoch == group.origin.epoch.0;
         let has_letters = ruling.verdicts.iter().any(|(_, o)| matches!(o, Outcome::Letter(_)));
         let fenced = has_letters && !owned && self.guards.owner_dead_letters;
+        let braked = self.braked_at(group, ruling);
         let mut rows = Vec::new();
         let mut row = stored;
         for (i, (&rec, &(verdict, outcome))) in records.iter().zip(&ruling.verdicts).enumerate() {
             match outcome {
                 Outcome::Settled => continue,
                 Outcome::Note => {}
-                Outcome::Letter(_) if fenced || overtaken => break,
+                Outcome::Letter(_) if fenced || overtaken || braked.is_some() => break,
                 Outcome::Apply => {
                     checker.takes_effect(&self.tables, &records[..i], rec);
                     rows.push(Row::Effect(rec, self.tables.effects[rec].saturating_add(1)));
@@ -183,6 +198,10 @@ impl Database {
         }
         self.commit(rows, true);
         checker.flushed(&self.tables);
+        if let Some(at) = braked {
+            let (reason, fault) = (Reason::DeadLetterFlood, Fault::new(FaultKind::Brake));
+            return GroupReply::Halted { reason, fault, at };
+        }
         if fenced {
             return GroupReply::NotOwner;
         }
@@ -190,6 +209,15 @@ impl Database {
             return GroupReply::Failed(server_fault(SERIALIZATION));
         }
         done(ruling.verdicts.iter().map(|(v, _)| *v).collect(), ruling.gap)
+    }
+}
+
+impl Database {
+    /// The event that the brake keeps from becoming a dead letter.
+    fn braked_at(&self, group: &Group, ruling: &Ruling) -> Option<Offset> {
+        const POISON: Outcome = Outcome::Letter(Disposition::Poison);
+        let poison = ruling.verdicts.iter().position(|(_, outcome)| *outcome == POISON);
+        poison.filter(|_| self.braked).map(|index| group.events[index].offset())
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn oracle(work: &Workload, aggregate: usize, run: &RunFacts) -> Optio
                 expected.outcomes.push((rec, Verdict::DeadLettered));
                 continue;
             }
-            (_, Target::RefusesUntilMended) => return None,
+            (_, Target::RefusesUntilMended | Target::LockedUntilMended) => return None,
             (_, Target::Refuses) if run.folding_hides => return None,
             _ => {}
         }

@@ -20,6 +20,8 @@ use crate::verdict::{Reason, Verdict};
 const FAST_CAPACITY: usize = 4;
 /// Requests in flight on the slow lane.
 const SLOW_CAPACITY: usize = 2;
+/// After so long a group that keeps failing is given up, where a run does so at all.
+const GIVE_UP_AFTER: Duration = Duration::from_millis(80);
 /// Records' weight that a consumer thread may have delivered and not got back.
 const POLL_BUDGET: usize = 16_000;
 
@@ -246,6 +248,7 @@ fn config(swarm: &Swarm) -> StateConfig {
         advance_interval: Duration::from_millis(20),
         revoke_budget: Duration::from_millis(60),
         retry: backoff(5, 40),
+        give_up_after: swarm.give_up.then_some(GIVE_UP_AFTER),
         reopen: backoff(5, 40),
         halt: backoff(20, 80),
         retake: Duration::from_millis(10),

@@ -1,6 +1,7 @@
 //! Hard cases, scripted against the same models: who moves is still drawn, what goes wrong is not.
 
 use super::checker::Violation;
+use super::model_postgres::Disposition;
 use super::model_sessions::ProcessId;
 use super::process::index_of_verdict;
 use super::scheduler::{Removed, World};
@@ -185,6 +186,67 @@ fn a_missing_table_halts_the_partition_until_it_is_there() -> Result<(), Violati
     // THEN everything was applied and nothing dead-lettered (INV-7).
     assert_eq!(finished(&world, Verdict::Applied), 2);
     assert_eq!(world.server.db.tables.letters, [None, None]);
+    Ok(())
+}
+
+#[test]
+fn an_aggregate_that_keeps_failing_is_given_up_only_while_others_succeed() -> Result<(), Violation>
+{
+    const OTHERS: usize = 100;
+    let mut work = Workload::new(1);
+    let (stuck, other) = (work.aggregate(true, [0, 0]), work.aggregate(true, [0, 0]));
+    work.append(0, Draft::write(stuck, Some(1)).target(Target::LockedUntilMended));
+    work.append(0, Draft::write(stuck, Some(2)));
+    for version in 1..=OTHERS {
+        work.append(0, Draft::write(other, Some(version as i64)));
+    }
+    let swarm = Swarm { give_up: true, ..Swarm::quiet(1, 1) };
+    let mut world = World::new(swarm, work, Rng::new(7), Removed::NOTHING);
+    // GIVEN nothing but an aggregate that keeps failing: it is tried for as long as it takes.
+    world.held_back = OTHERS;
+    world.run_until("it failed often", |w| w.tally.retried > 50)?;
+    assert_eq!(world.server.db.tables.letters[..2], [None, None]);
+    // WHEN others succeed in between.
+    while world.server.db.tables.letters[0].is_none() && world.held_back > 0 {
+        world.held_back -= 1;
+        let retried = world.tally.retried;
+        world.run_until("it fails again", |w| {
+            w.tally.retried > retried || w.server.db.tables.letters[0].is_some()
+        })?;
+    }
+    // THEN it is parked with what follows it, and progress goes on.
+    let parked = Some(Disposition::Parked);
+    assert_eq!(world.server.db.tables.letters[0], parked, "given up");
+    world.held_back = 0;
+    finish(&mut world)?;
+    assert_eq!(world.server.db.tables.letters[..2], [parked, parked]);
+    assert_eq!(finished(&world, Verdict::Applied), OTHERS as u64);
+    Ok(())
+}
+
+#[test]
+fn a_brake_holds_the_letter_and_all_behind_it_until_it_is_lifted() -> Result<(), Violation> {
+    let mut work = Workload::new(1);
+    let aggregate = work.aggregate(true, [0, 0]);
+    work.append(0, Draft::write(aggregate, Some(1)));
+    work.append(0, Draft::write(aggregate, Some(2)).target(Target::Refuses));
+    work.append(0, Draft::write(aggregate, Some(3)));
+    let mut world = world(work, 1);
+    // GIVEN a brake that holds: the partition halts at the poison, again and again.
+    world.server.db.braked = true;
+    world.run_until("the partition halts", |w| w.tally.halted > 0)?;
+    for _ in 0..500 {
+        world.step();
+        world.verdict()?;
+    }
+    assert_eq!(world.server.db.tables.letters, [None, None, None]);
+    assert_eq!(world.server.db.tables.effects, [1, 0, 0], "what came before took effect");
+    assert_eq!(world.tally.halted, 1, "told once");
+    // WHEN it is lifted, THEN the letter is written and the rest parked.
+    world.server.db.braked = false;
+    finish(&mut world)?;
+    assert_eq!(finished(&world, Verdict::DeadLettered), 1);
+    assert_eq!(finished(&world, Verdict::Parked), 1);
     Ok(())
 }
 

@@ -83,6 +83,8 @@ pub(super) struct Rates {
     pub(super) late_answer: u32,
     /// A late answer waits longer. Per chance to be delivered.
     pub(super) late_waits: u32,
+    /// The brake on dead letters trips, or is lifted if it holds. Per step.
+    pub(super) brake: u32,
     /// A revocation is not answered within its budget although the process runs. Per revocation.
     pub(super) revoke_timeout: u32,
 }
@@ -112,6 +114,8 @@ pub(super) struct Swarm {
     pub(super) gaps: GapPolicy,
     /// A value the target refuses goes unnoticed when a later event of the group overwrites it.
     pub(super) folding_hides: bool,
+    /// A group that keeps failing while others succeed is given up.
+    pub(super) give_up: bool,
     /// Odd records (duplicates, late, conflicts, poison, …) in thousandths.
     pub(super) odd: u32,
     /// The faults.
@@ -133,6 +137,7 @@ impl Swarm {
             unfinished: rng.between(3, 24),
             gaps: if rng.chance(300) { GapPolicy::Park } else { GapPolicy::Apply },
             folding_hides: rng.chance(300),
+            give_up: rng.chance(600),
             odd: if rng.chance(200) { 0 } else { rng.between(50, 500) as u32 },
             rates: Rates::draw(rng),
         }
@@ -152,6 +157,7 @@ impl Swarm {
             unfinished: 64,
             gaps: GapPolicy::Apply,
             folding_hides: false,
+            give_up: false,
             odd: 0,
             rates: Rates::default(),
         }
@@ -184,6 +190,7 @@ impl Rates {
             slow_waits: rate(950),
             late_answer: rate(800),
             late_waits: rate(950),
+            brake: rate(20),
             revoke_timeout: rate(300),
         }
     }

@@ -55,6 +55,9 @@ impl World {
         if self.rng.chance(self.rates.mend) {
             self.mend();
         }
+        if self.rng.chance(self.rates.brake) {
+            self.server.db.braked = !self.server.db.braked;
+        }
         if self.rng.chance(self.rates.resume)
             && let Some(process) = self.processes.iter_mut().find(|p| p.stopped)
         {
@@ -312,6 +315,7 @@ impl World {
         self.say(|| "the faults stop".to_owned());
         self.rates = Rates::default();
         self.mend();
+        self.server.db.braked = false;
         self.maintenance = false;
         for process in &mut self.processes {
             process.stopped = false;

@@ -42,6 +42,8 @@ pub(super) enum Target {
     RefusesUntilMended,
     /// The table is missing until the operator creates it.
     MissingUntilMended,
+    /// Somebody holds a lock on the row until the operator ends that.
+    LockedUntilMended,
 }
 
 /// One record.
@@ -234,12 +236,8 @@ impl Workload {
                 change: Change::Delete { key: Box::default(), columns: Box::default() },
             }),
             Meaning::Skip => Content::Skip(Reason::SkipRoute),
-            Meaning::Undecodable => {
-                Content::Poison(Poison { reason: Reason::JsonSyntax, field: None })
-            }
-            Meaning::Unmatched => {
-                Content::Poison(Poison { reason: Reason::Unmatched, field: None })
-            }
+            Meaning::Undecodable => Content::Poison(Poison::new(Reason::JsonSyntax, None)),
+            Meaning::Unmatched => Content::Poison(Poison::new(Reason::Unmatched, None)),
             Meaning::Halting => Content::Halt(Reason::UnmatchedHalt),
         };
     }
@@ -360,7 +358,7 @@ pub(super) fn generate(swarm: &Swarm, rng: &mut Rng) -> Workload {
 impl Producer {
     fn next(&mut self, aggregate: usize, shape: Aggregate, swarm: &Swarm, rng: &mut Rng) -> Draft {
         if rng.chance(swarm.odd) {
-            return self.odd(rng.below(13), aggregate, shape, rng);
+            return self.odd(rng.below(14), aggregate, shape, rng);
         }
         self.fresh(aggregate, shape, 1)
     }
@@ -399,6 +397,7 @@ impl Producer {
             9 => {
                 return self.fresh_as(aggregate, shape, 1, (Meaning::Unmatched, Target::Takes));
             }
+            13 => return refused(Target::LockedUntilMended),
             11 => return self.fresh_as(aggregate, shape, 1, (Meaning::Halting, Target::Takes)),
             _ => {}
         }

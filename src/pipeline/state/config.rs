@@ -37,6 +37,8 @@ pub struct StateConfig {
     pub revoke_budget: Duration,
     /// Between attempts of one group.
     pub retry: Backoff,
+    /// An aggregate that failed for so long while others of its route succeeded is parked.
+    pub give_up_after: Option<Duration>,
     /// Between attempts to open a session.
     pub reopen: Backoff,
     /// Between attempts of a halted partition.

@@ -41,12 +41,13 @@ impl State {
                 let (attempts, since) =
                     group.failure.as_ref().map_or((0, self.now), |f| (f.attempts, f.since));
                 let attempts = attempts + 1;
+                let exhausted = self.exhausted(&group);
                 self.out.push(Action::Report(Report::Retry {
                     partition: name.clone(),
                     attempts,
                     fault: fault.clone(),
                 }));
-                group.failure = Some(Failure { attempts, since, fault });
+                group.failure = Some(Failure { attempts, since, last: self.now, exhausted, fault });
                 let reading = self.partitions.get(&name).is_some_and(|p| p.phase == Phase::Reading);
                 if !reading {
                     self.discard(group);
@@ -59,5 +60,16 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether a group that fails now has failed for long enough: another aggregate of its route
+    /// took effect since its last attempt, so the fault is neither the server's nor the route's.
+    fn exhausted(&self, group: &Group) -> bool {
+        let (Some(failure), Some(limit)) = (&group.failure, self.config.give_up_after) else {
+            return false;
+        };
+        let GroupKind::Write(route) = group.kind else { return false };
+        let others = self.succeeded.get(&route).is_some_and(|at| *at >= failure.last);
+        failure.exhausted || (others && self.now.saturating_sub(failure.since) >= limit)
     }
 }

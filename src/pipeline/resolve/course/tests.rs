@@ -35,7 +35,7 @@ fn write(offset: i64, version: i64) -> Event {
 }
 
 fn poison(offset: i64) -> Event {
-    let poison = Poison { reason: Reason::JsonSyntax, field: None };
+    let poison = Poison::new(Reason::JsonSyntax, None);
     event(offset, 1, Content::Poison(poison))
 }
 
