@@ -7,7 +7,7 @@ use std::fs;
 
 use crate::config::{self, DEFAULT_TOML};
 use crate::supervisor::ExitReason;
-use crate::telemetry::DEFINITIONS;
+use crate::telemetry::{DEFINITIONS, Definition, Kind};
 use crate::verdict::Reason;
 
 const INTRODUCTION: &str = "\
@@ -113,7 +113,13 @@ fn every_alert_has_a_section_and_asks_for_metrics_that_exist() {
         let Some(expression) = line.strip_prefix("expr: ") else { continue };
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         for name in expression.split(|c| !is_name(c)).filter(|n| n.starts_with("pgsluice_")) {
-            assert!(DEFINITIONS.iter().any(|metric| metric.name == name), "no metric {name}");
+            let series = |metric: &Definition| match metric.kind {
+                Kind::Counter | Kind::Gauge => metric.name == name,
+                Kind::Histogram(_) => ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .any(|suffix| name.strip_suffix(suffix) == Some(metric.name)),
+            };
+            assert!(DEFINITIONS.iter().any(series), "no metric {name}");
         }
     }
 }
