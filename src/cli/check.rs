@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::check::{self, From, Report, Sample, Wanted};
-use crate::config::{Config, ConfigProblems, DEFAULT_TOML, RouteAction, VersionSource};
+use crate::config::{self, Config, ConfigProblems, DEFAULT_TOML, RouteAction, VersionSource};
 use crate::supervisor::ExitReason;
 
 use super::{Source, complain, load, print_problems, say};
@@ -88,7 +88,8 @@ pub(super) fn check(arguments: &Arguments) -> ExitReason {
             return ExitReason::Configuration;
         }
     };
-    let notes = notes(&config);
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let notes = notes(&config, &config::doubtful_variables(names));
     let looked = arguments.connects().then(|| connect(&config, arguments.wanted()));
     let (report, sample) = match looked {
         None => (Report::default(), None),
@@ -130,7 +131,7 @@ fn connect(config: &Config, wanted: Option<Wanted>) -> Option<(Report, Option<Sa
 }
 
 fn problems_json(problems: &ConfigProblems) -> serde_json::Value {
-    let problem = |problem: &crate::config::ConfigProblem| {
+    let problem = |problem: &config::ConfigProblem| {
         json!({
             "key": problem.key,
             "place": problem.place.as_ref().map(ToString::to_string),
@@ -140,9 +141,16 @@ fn problems_json(problems: &ConfigProblems) -> serde_json::Value {
     json!({ "problems": problems.0.iter().map(problem).collect::<Vec<_>>() })
 }
 
-/// What is allowed but may surprise.
-fn notes(config: &Config) -> Vec<String> {
-    let mut notes = Vec::new();
+/// What is allowed but may surprise. `doubtful` are variables that are not read, with what may have
+/// been meant.
+fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
+    let mut notes: Vec<String> = doubtful
+        .iter()
+        .map(|(name, meant)| format!("the variable {name} is not read; if it is ours: {meant}"))
+        .collect();
+    if let Some(lack) = config.postgres.connect_config().ok().and_then(|target| target.exposed()) {
+        notes.push(format!("postgres.url has {lack}; sslmode=verify-full is safe"));
+    }
     if config.decode.version == VersionSource::None {
         notes.push(
             "events carry no version: where an aggregate's events stand in several partitions, \
@@ -176,7 +184,6 @@ fn notes(config: &Config) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
 
     fn config(file: &str) -> Config {
         let path = tempfile::NamedTempFile::new().expect("temporary file");
@@ -188,15 +195,25 @@ mod tests {
 
     #[test]
     fn unversioned_events_are_noted_and_versioned_ones_are_not() {
-        assert_eq!(notes(&config("")).len(), 1);
-        assert!(notes(&config("[decode]\nformat = 'envelope'\n")).is_empty());
+        assert_eq!(notes(&config(""), &[]).len(), 1);
+        assert!(notes(&config("[decode]\nformat = 'envelope'\n"), &[]).is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_is_not_verified_and_a_variable_that_is_not_read_are_noted() {
+        let mut config = config("[decode]\nformat = 'envelope'\n");
+        config.postgres.url = "postgres://a@db/c?sslmode=prefer".to_owned().into();
+        let meant = [("PGSLUICE_LOG_LEVEL".to_owned(), "PGSLUICE__LOG__LEVEL".to_owned())];
+        let notes = notes(&config, &meant);
+        assert!(notes[0].contains("PGSLUICE_LOG_LEVEL is not read"), "{notes:?}");
+        assert!(notes[1].contains("sslmode=prefer"), "{notes:?}");
     }
 
     #[test]
     fn a_route_behind_one_that_matches_everything_is_noted() {
         let file = "[decode]\nformat = 'envelope'\n[[route]]\nskip = true\n[[route]]\n\
                     topic = 't'\ndocument = {}\n";
-        let notes = notes(&config(file));
+        let notes = notes(&config(file), &[]);
         assert!(notes[0].starts_with("route[0] matches every event"), "{notes:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use humantime::format_duration;
 use regex::Regex;
 
 use super::read::Section;
@@ -81,11 +82,16 @@ fn topics(config: &Config, root: &mut Section<'_>) {
 fn memory(config: &Config, root: &mut Section<'_>) {
     let most = config.limits.in_flight_bytes;
     if config.limits.record_bytes > most {
-        root.table("limits").problem("record_bytes", "must not be above limits.in_flight_bytes");
+        root.table("limits").contradiction(
+            "record_bytes",
+            &["limits.in_flight_bytes"],
+            format!("must not be above limits.in_flight_bytes ({most})"),
+        );
     }
     if config.batch.max_bytes > most {
-        root.table("batch").problem(
+        root.table("batch").contradiction(
             "max_bytes",
+            &["limits.in_flight_bytes"],
             format!("must not be above limits.in_flight_bytes ({most}): no batch could fill"),
         );
     }
@@ -101,8 +107,9 @@ fn group_timing(config: &Config, root: &mut Section<'_>) {
     let (session, poll) = (timing(SESSION_TIMEOUT), timing(POLL_INTERVAL));
     let mut kafka = root.table("kafka");
     if config.kafka.revoke_budget >= poll {
-        kafka.problem(
+        kafka.contradiction(
             "revoke_budget",
+            &["kafka.properties.max.poll.interval.ms"],
             format!("must be below {} ({}): the group would not wait", POLL_INTERVAL.0, text(poll)),
         );
     }
@@ -113,12 +120,14 @@ fn group_timing(config: &Config, root: &mut Section<'_>) {
             POLL_INTERVAL.0,
             text(poll)
         );
-        properties.problem(SESSION_TIMEOUT.0, message);
+        let with = ["kafka.properties.max.poll.interval.ms"];
+        properties.contradiction(SESSION_TIMEOUT.0, &with, message);
     }
     if timing(HEARTBEAT) >= session {
         let message =
             format!("must be below {} ({}), best a third of it", SESSION_TIMEOUT.0, text(session));
-        properties.problem(HEARTBEAT.0, message);
+        let with = ["kafka.properties.session.timeout.ms"];
+        properties.contradiction(HEARTBEAT.0, &with, message);
     }
 }
 
@@ -126,15 +135,24 @@ fn group_timing(config: &Config, root: &mut Section<'_>) {
 fn lock_timing(config: &Config, root: &mut Section<'_>) {
     let postgres = root.table("postgres");
     if config.postgres.lane_lock_timeout > config.postgres.slow_lock_timeout {
-        postgres.problem(
+        postgres.contradiction(
             "lane_lock_timeout",
-            "must not be above postgres.slow_lock_timeout: what is locked is tried there next",
+            &["postgres.slow_lock_timeout"],
+            format!(
+                "must not be above postgres.slow_lock_timeout ({}): what is locked is tried there \
+                 next",
+                format_duration(config.postgres.slow_lock_timeout)
+            ),
         );
     }
     if config.postgres.slow_lock_timeout >= config.postgres.statement_timeout {
-        postgres.problem(
+        postgres.contradiction(
             "slow_lock_timeout",
-            "must be below postgres.statement_timeout, which would end the wait first",
+            &["postgres.statement_timeout"],
+            format!(
+                "must be below postgres.statement_timeout ({}), which would end the wait first",
+                format_duration(config.postgres.statement_timeout)
+            ),
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use config::Value;
 
-use super::read::{Section, texts};
+use super::read::{Section, suggestion, texts};
 
 /// How records are read: the format's own defaults with `[decode.fields]` on top.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,30 +112,37 @@ pub enum FieldSource {
     Offset,
     /// `timestamp`: the record's timestamp.
     Timestamp,
-    /// `aggregate_id`, as decoded; in routes.
-    AggregateId,
-    /// `aggregate_type`, as decoded; in routes.
-    AggregateType,
-    /// `event_id`, as decoded; in routes.
-    EventId,
-    /// `event_type`, as decoded; in routes.
-    EventType,
-    /// `version`, as decoded; in routes.
-    Version,
-    /// `time`, as decoded; in routes.
-    Time,
-    /// `tenant`, as decoded; in routes.
-    Tenant,
-    /// `user`, as decoded; in routes.
-    User,
-    /// `transaction_id`, as decoded; in routes.
-    TransactionId,
-    /// `correlation_id`, as decoded; in routes.
-    CorrelationId,
-    /// `causation_id`, as decoded; in routes.
-    CausationId,
+    /// A field of the envelope, as decoded; in routes.
+    Envelope(EnvelopeField),
     /// `payload`: the whole payload.
     Payload,
+}
+
+/// A field of the envelope that a route can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EnvelopeField {
+    /// Id of the aggregate.
+    AggregateId,
+    /// Type of the aggregate.
+    AggregateType,
+    /// Identity of the event.
+    EventId,
+    /// Type of the event.
+    EventType,
+    /// Version of the aggregate after the event.
+    Version,
+    /// When the event happened.
+    Time,
+    /// Tenant.
+    Tenant,
+    /// User who caused the event.
+    User,
+    /// The command or transaction that produced the event.
+    TransactionId,
+    /// Correlation id.
+    CorrelationId,
+    /// Causation id.
+    CausationId,
 }
 
 /// Sources that are one word, with the word.
@@ -147,18 +154,21 @@ const WORDS: [(&str, FieldSource); 18] = [
     ("partition", FieldSource::Partition),
     ("offset", FieldSource::Offset),
     ("timestamp", FieldSource::Timestamp),
-    ("aggregate_id", FieldSource::AggregateId),
-    ("aggregate_type", FieldSource::AggregateType),
-    ("event_id", FieldSource::EventId),
-    ("event_type", FieldSource::EventType),
-    ("version", FieldSource::Version),
-    ("time", FieldSource::Time),
-    ("tenant", FieldSource::Tenant),
-    ("user", FieldSource::User),
-    ("transaction_id", FieldSource::TransactionId),
-    ("correlation_id", FieldSource::CorrelationId),
-    ("causation_id", FieldSource::CausationId),
+    ("aggregate_id", FieldSource::Envelope(EnvelopeField::AggregateId)),
+    ("aggregate_type", FieldSource::Envelope(EnvelopeField::AggregateType)),
+    ("event_id", FieldSource::Envelope(EnvelopeField::EventId)),
+    ("event_type", FieldSource::Envelope(EnvelopeField::EventType)),
+    ("version", FieldSource::Envelope(EnvelopeField::Version)),
+    ("time", FieldSource::Envelope(EnvelopeField::Time)),
+    ("tenant", FieldSource::Envelope(EnvelopeField::Tenant)),
+    ("user", FieldSource::Envelope(EnvelopeField::User)),
+    ("transaction_id", FieldSource::Envelope(EnvelopeField::TransactionId)),
+    ("correlation_id", FieldSource::Envelope(EnvelopeField::CorrelationId)),
+    ("causation_id", FieldSource::Envelope(EnvelopeField::CausationId)),
 ];
+
+/// Sources with a JSON pointer behind a colon.
+const POINTED: [&str; 3] = ["key", "value", "payload"];
 
 impl FieldSource {
     /// Reads a source as it is written in the configuration.
@@ -173,45 +183,18 @@ impl FieldSource {
             Some(("const", text)) => Ok(Self::Const(text.to_owned())),
             Some(("header", "")) => Err("header: needs the header's name after it".to_owned()),
             Some(("header", name)) => Ok(Self::Header(name.to_owned())),
-            Some(("key", pointer)) => Ok(Self::KeyPointer(json_pointer(pointer)?)),
-            Some(("value", pointer)) => Ok(Self::ValuePointer(json_pointer(pointer)?)),
-            Some(("payload", pointer)) => Ok(Self::PayloadPointer(json_pointer(pointer)?)),
-            _ => {
-                Err("expected a field source: key, key:/pointer, value, value:/pointer, payload, \
-                      payload:/pointer, header:name, const:text, topic, partition, offset, \
-                      timestamp, or in a route the name of an envelope field"
-                    .to_owned())
+            Some(("key", pointer)) => Ok(Self::KeyPointer(json_pointer("key", pointer)?)),
+            Some(("value", pointer)) => Ok(Self::ValuePointer(json_pointer("value", pointer)?)),
+            Some(("payload", pointer)) => {
+                Ok(Self::PayloadPointer(json_pointer("payload", pointer)?))
             }
+            _ => Err(unknown_source(text)),
         }
     }
 
     /// Whether the source is a decoded field, which exists only once decoding is done.
     fn needs_decoding(&self) -> bool {
-        match self {
-            Self::AggregateId
-            | Self::AggregateType
-            | Self::EventId
-            | Self::EventType
-            | Self::Version
-            | Self::Time
-            | Self::Tenant
-            | Self::User
-            | Self::TransactionId
-            | Self::CorrelationId
-            | Self::CausationId => true,
-            Self::Key
-            | Self::KeyPointer(_)
-            | Self::Value
-            | Self::ValuePointer(_)
-            | Self::PayloadPointer(_)
-            | Self::Header(_)
-            | Self::Const(_)
-            | Self::Topic
-            | Self::Partition
-            | Self::Offset
-            | Self::Timestamp
-            | Self::Payload => false,
-        }
+        matches!(self, Self::Envelope(_))
     }
 
     /// Whether the source is the payload or a part of it.
@@ -220,16 +203,53 @@ impl FieldSource {
     }
 }
 
-/// Checks a JSON pointer (RFC 6901): members after slashes, `~0` and `~1` as the only escapes.
-fn json_pointer(pointer: &str) -> Result<String, String> {
-    let explain = || "expected a JSON pointer such as /customer/name after the colon".to_owned();
-    if !pointer.starts_with('/') {
-        return Err(explain());
+/// Why a text is no source, with what was meant where that can be guessed.
+fn unknown_source(text: &str) -> String {
+    // `payload.name` or `payload/name` for `payload:/name`.
+    let pointed = POINTED.iter().find_map(|word| {
+        let path = text.strip_prefix(word)?.strip_prefix(['.', '/'])?;
+        Some(format!("{word}:/{}", path.replace('.', "/")))
+    });
+    let pointed = pointed.or_else(|| text.starts_with('/').then(|| format!("payload:{text}")));
+    if let Some(meant) = pointed {
+        return format!("{text:?} is no field source, did you mean {meant:?}?");
     }
-    let escapes_known = pointer
-        .match_indices('~')
-        .all(|(at, _)| matches!(pointer.as_bytes().get(at + 1), Some(b'0' | b'1')));
-    if escapes_known { Ok(pointer.to_owned()) } else { Err(explain()) }
+    let near = suggestion(text, &WORDS.map(|(word, _)| word));
+    if near.is_empty() {
+        let fields: Vec<&str> = WORDS
+            .iter()
+            .filter(|(_, source)| source.needs_decoding())
+            .map(|(word, _)| *word)
+            .collect();
+        format!(
+            "{text:?} is no field source: expected key, key:/pointer, value, value:/pointer, \
+             payload, payload:/pointer, header:name, const:text, topic, partition, offset, \
+             timestamp, or in a route {}",
+            fields.join(", ")
+        )
+    } else {
+        format!("{text:?} is no field source{near}")
+    }
+}
+
+/// Checks a JSON pointer (RFC 6901): members after slashes, `~0` and `~1` as the only escapes.
+fn json_pointer(word: &str, pointer: &str) -> Result<String, String> {
+    let known =
+        |(at, _): (usize, &str)| matches!(pointer.as_bytes().get(at + 1), Some(b'0' | b'1'));
+    if pointer.is_empty() {
+        return Err(format!(
+            "{word}: needs a JSON pointer after it, such as {word}:/customer/name"
+        ));
+    }
+    if !pointer.starts_with('/') {
+        let meant = format!("{word}:/{}", pointer.replace('.', "/"));
+        return Err(format!("a JSON pointer begins with a slash, did you mean {meant:?}?"));
+    }
+    if pointer.match_indices('~').all(known) {
+        Ok(pointer.to_owned())
+    } else {
+        Err("in a JSON pointer ~ is written ~0 and / within a name ~1".to_owned())
+    }
 }
 
 impl FieldSources {
@@ -397,7 +417,7 @@ mod tests {
             ("header:host:id", FieldSource::Header("host:id".into())),
             ("const:", FieldSource::Const(String::new())),
             ("timestamp", FieldSource::Timestamp),
-            ("causation_id", FieldSource::CausationId),
+            ("causation_id", FieldSource::Envelope(EnvelopeField::CausationId)),
         ] {
             assert_eq!(FieldSource::parse(text), Ok(source), "{text}");
         }
@@ -408,5 +428,21 @@ mod tests {
         for text in ["", "keys", "value:name", "value:/a~2", "header:", "json:/a", "value:"] {
             assert!(FieldSource::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_was_meant_is_suggested_where_it_can_be_guessed() {
+        for (text, meant) in [
+            ("agregate_id", "\"aggregate_id\""),
+            ("payload.customer.name", "\"payload:/customer/name\""),
+            ("value/name", "\"value:/name\""),
+            ("/name", "\"payload:/name\""),
+            ("payload:name", "\"payload:/name\""),
+        ] {
+            let message = FieldSource::parse(text).expect_err(text);
+            assert!(message.contains(&format!("did you mean {meant}?")), "{message}");
+        }
+        let message = FieldSource::parse("x").expect_err("no source");
+        assert!(message.contains("payload:/pointer") && message.contains("tenant"), "{message}");
     }
 }

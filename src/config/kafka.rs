@@ -1,9 +1,9 @@
 //! Where records come from, and the librdkafka properties that the guarantees rest on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
+use std::{fmt, io};
 
 use config::ValueKind;
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
-use super::read::Section;
+use super::read::{Section, suggestion};
 
 /// Brokers, group and topics.
 #[derive(Clone)]
@@ -182,12 +182,63 @@ fn read_properties(section: Section<'_>) -> BTreeMap<String, String> {
     properties
 }
 
+/// Properties that people set, for suggesting one: librdkafka does not list its own.
+const COMMON: [&str; 28] = [
+    "security.protocol",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.username",
+    "sasl.password",
+    "sasl.kerberos.service.name",
+    "sasl.kerberos.principal",
+    "sasl.kerberos.keytab",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.token.endpoint.url",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.endpoint.identification.algorithm",
+    "client.id",
+    "client.rack",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "socket.timeout.ms",
+    "fetch.max.bytes",
+    "queued.max.messages.kbytes",
+];
+
+/// What a number must be where a property's name says so: librdkafka takes the digits at the
+/// beginning of a text and drops the rest, so `10s` would be 10 milliseconds.
+fn number_of(name: &str) -> Option<&'static str> {
+    let units = [
+        (".ms", "milliseconds"),
+        (".bytes", "bytes"),
+        (".kbytes", "kilobytes"),
+        (".messages", "messages"),
+    ];
+    units.into_iter().find_map(|(ending, unit)| name.ends_with(ending).then_some(unit))
+}
+
 /// Asks librdkafka itself. Its own text is dropped: it may hold the value, which may be a secret.
 fn accepted(name: &str, text: &str) -> Result<(), String> {
+    if let Some(unit) = number_of(name)
+        && text.trim().parse::<f64>().is_err()
+    {
+        return Err(format!("expected a number of {unit}, without a unit"));
+    }
     match ClientConfig::new().set(name, text).create_native_config() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
-            Err("is no property of librdkafka; its CONFIGURATION.md lists them".to_owned())
+            let near = suggestion(name, &COMMON);
+            let near = if near.is_empty() { "; its CONFIGURATION.md lists them" } else { &near };
+            Err(format!("is no property of librdkafka{near}"))
         }
         Err(_) => Err("librdkafka does not accept this value; see its CONFIGURATION.md".to_owned()),
     }
@@ -205,7 +256,23 @@ fn property_file(name: &str) -> Option<&str> {
 pub(super) fn read_secret_line(path: &Path) -> Result<String, String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(error) => Err(format!("cannot read {}: {}", path.display(), error.kind())),
+        Err(error) => Err(cannot_read(path, &error)),
+    }
+}
+
+/// The message for a file that cannot be read.
+pub(super) fn cannot_read(path: &Path, error: &io::Error) -> String {
+    format!("cannot read {}: {}", path.display(), why(error))
+}
+
+/// Why a file cannot be read, in an operator's words.
+pub(super) fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        kind => kind.to_string(),
     }
 }
 

@@ -124,7 +124,9 @@ impl RetryConfig {
             faults: read_sqlstates(section.table("sqlstate")),
         };
         if config.initial > config.max {
-            section.problem("max", "must not be below retry.initial");
+            let initial = humantime::format_duration(config.initial);
+            let message = format!("must not be below retry.initial ({initial})");
+            section.contradiction("max", &["retry.initial"], message);
         }
         section.finish();
         config

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::kafka::KafkaConfig;
+use super::kafka::{KafkaConfig, cannot_read};
 use super::read::{Collector, ConfigProblem, ConfigProblems, Section};
-use super::source::{Layer, Place, SyntaxError};
+use super::source::{Layer, Place, SyntaxError, variable_meant};
 use super::{
     AdminConfig, BatchConfig, Config, DeadLetterConfig, DecodeConfig, GroupConfig, LimitsConfig,
     LogConfig, NotificationConfig, OnUnmatched, PostgresConfig, RetryConfig, ShutdownConfig,
@@ -25,16 +25,20 @@ pub fn load(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigProblems> {
-    let mut builder = config::Config::builder()
-        .add_source(Layer::from_defaults(DEFAULT_TOML).map_err(|errors| syntax(None, errors))?);
+    let defaults = Layer::from_defaults(DEFAULT_TOML).map_err(|errors| syntax(None, errors))?;
+    let sections = defaults.sections();
+    let mut builder = config::Config::builder().add_source(defaults);
     if let Some(path) = path {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let message = format!("cannot read {}: {}", path.display(), error.kind());
+            let message = cannot_read(path, &error);
             ConfigProblems(vec![ConfigProblem { key: String::new(), place: None, message }])
         })?;
         builder = builder
             .add_source(Layer::from_file_text(&text).map_err(|errors| syntax(Some(path), errors))?);
     }
+    let variables: Vec<(String, String)> = env.collect();
+    let strays = strays(&sections, &variables);
+    let env = variables.into_iter();
     let layered = builder.add_source(Layer::from_env(env)).build().map_err(|error| {
         // Our layers never fail to collect; a text here would be the crate's own.
         let message = format!("settings cannot be layered: {error}");
@@ -42,8 +46,35 @@ pub fn load(
     })?;
     let collector = Collector::new(path);
     let config = read(&layered.cache, &collector);
-    let problems = collector.into_problems();
+    let mut problems = collector.into_problems();
+    problems.extend(strays);
     if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
+}
+
+/// Variables that can only be misspelled ones of ours: two underscores stand in them, but not where
+/// they belong.
+fn strays(sections: &[String], variables: &[(String, String)]) -> Vec<ConfigProblem> {
+    let stray = |(name, _): &(String, String)| {
+        let meant = variable_meant(name, sections).filter(|_| name.contains("__"))?;
+        Some(ConfigProblem {
+            key: String::new(),
+            place: Some(Place::Env(name.clone())),
+            message: format!("is not read: two underscores follow PGSLUICE, did you mean {meant}?"),
+        })
+    };
+    variables.iter().filter_map(stray).collect()
+}
+
+/// Variables that look like ours, are not read, and may be somebody else's: each with the one that
+/// may have been meant.
+pub fn doubtful_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+    let sections = Layer::from_defaults(DEFAULT_TOML).map_or_else(|_| Vec::new(), |l| l.sections());
+    let doubtful = |name: String| Some((variable_meant(&name, &sections)?, name));
+    names
+        .filter(|name| !name.contains("__"))
+        .filter_map(doubtful)
+        .map(|(meant, name)| (name, meant))
+        .collect()
 }
 
 fn syntax(path: Option<&Path>, errors: Vec<SyntaxError>) -> ConfigProblems {

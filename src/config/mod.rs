@@ -11,6 +11,8 @@ mod decode;
 mod kafka;
 mod limits;
 mod load;
+#[cfg(test)]
+mod mistakes;
 mod postgres;
 mod read;
 mod route;
@@ -22,11 +24,12 @@ mod tls;
 mod units;
 
 pub use decode::{
-    DecodeConfig, FieldSource, FieldSources, Format, NumberTime, Tombstone, VersionSource,
+    DecodeConfig, EnvelopeField, FieldSource, FieldSources, Format, NumberTime, Tombstone,
+    VersionSource,
 };
 pub use kafka::{KafkaConfig, StartFrom};
 pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
-pub use load::{DEFAULT_TOML, load};
+pub use load::{DEFAULT_TOML, doubtful_variables, load};
 pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
 pub use read::{ConfigProblem, ConfigProblems};
 pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::config::SslMode;
 
 use super::connection_text;
 use super::kafka::read_secret_line;
 use super::read::Section;
-use super::tls::Tls;
+use super::tls::{Tls, Verification, is_local};
 
 /// The database, and the session that writes to it.
 #[derive(Debug, Clone)]
@@ -107,6 +108,29 @@ pub struct Target {
     pub tls: Tls,
 }
 
+impl Target {
+    /// What is missing on the way to a server that is not on this machine; `None` when its
+    /// certificate is looked at, or nothing leaves the machine.
+    pub fn exposed(&self) -> Option<&'static str> {
+        if is_local(&self.driver) || self.tls.verification != Verification::None {
+            return None;
+        }
+        Some(match self.driver.get_ssl_mode() {
+            SslMode::Disable => {
+                "sslmode=disable: everything goes to another machine unencrypted, the password too"
+            }
+            SslMode::Prefer => {
+                "sslmode=prefer: what goes to another machine is encrypted only if the server \
+                 offers it, and nobody looks at its certificate"
+            }
+            _ => {
+                "sslmode=require without sslrootcert: what goes to another machine is encrypted, \
+                 but nobody looks at the server's certificate, so anybody may answer"
+            }
+        })
+    }
+}
+
 impl PostgresConfig {
     /// Where to connect, with secrets and certificates read anew from their files. Blocks for
     /// the time of reading a few small files.
@@ -165,10 +189,12 @@ impl PostgresConfig {
 
     fn check(&self, section: &mut Section<'_>) {
         match (section.has("url"), section.has("url_file")) {
-            (false, false) => section.missing("url"),
+            (false, false) => section.missing_with_file("url"),
             (true, true) => section.problem("url_file", "give either url or url_file, not both"),
             (from_url, _) => {
-                if let Err(error) = self.connect_config() {
+                if let Some(Err(why)) = self.password_file.as_deref().map(read_secret_line) {
+                    section.problem("password_file", why);
+                } else if let Err(error) = self.connect_config() {
                     section.problem(if from_url { "url" } else { "url_file" }, error.to_string());
                 }
             }
@@ -183,7 +209,12 @@ impl PostgresConfig {
             section.problem("schema", "names that start with pg_ belong to PostgreSQL");
         }
         if self.deadline <= self.statement_timeout {
-            section.problem("deadline", "must be above postgres.statement_timeout");
+            let statement = humantime::format_duration(self.statement_timeout);
+            section.contradiction(
+                "deadline",
+                &["postgres.statement_timeout"],
+                format!("must be above postgres.statement_timeout ({statement})"),
+            );
         }
     }
 }
@@ -225,6 +256,19 @@ mod tests {
         assert_eq!(parse("postgres://localhost/app"), Err(UrlError::Missing("user")));
         assert_eq!(parse("postgres://app@localhost"), Err(UrlError::Missing("database")));
         assert_eq!(parse("user=app dbname=app"), Err(UrlError::Missing("host")));
+    }
+
+    #[test]
+    fn what_reaches_another_machine_unseen_or_unverified_is_told() {
+        let exposed = |url: &str| parse_url(&SecretString::from(url)).expect(url).exposed();
+        for mode in ["disable", "prefer", "require"] {
+            let told = exposed(&format!("postgres://a@db/d?sslmode={mode}")).expect(mode);
+            assert!(told.starts_with(&format!("sslmode={mode}")), "{told}");
+            assert_eq!(exposed(&format!("postgres://a@localhost/d?sslmode={mode}")), None);
+        }
+        for fine in ["postgres://a@db/d", "postgres://a@db/d?sslmode=verify-ca"] {
+            assert_eq!(exposed(fine), None, "{fine}");
+        }
     }
 
     #[test]

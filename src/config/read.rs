@@ -60,17 +60,25 @@ impl std::error::Error for ConfigProblems {}
 pub(super) struct Collector {
     file: Option<PathBuf>,
     problems: RefCell<Vec<ConfigProblem>>,
+    /// Keys that could not be read, in whose place a stand-in value is.
+    unread: RefCell<Vec<String>>,
 }
 
 impl Collector {
     pub(super) fn new(file: Option<&Path>) -> Self {
-        Self { file: file.map(Path::to_owned), problems: RefCell::default() }
+        Self { file: file.map(Path::to_owned), ..Self::default() }
     }
 
     /// Notes a problem of a key; `value` tells where it was written.
     pub(super) fn note(&self, key: impl Into<String>, value: Option<&Value>, message: String) {
+        let key = key.into();
+        self.unread.borrow_mut().push(key.clone());
+        self.add(key, value, message);
+    }
+
+    fn add(&self, key: String, value: Option<&Value>, message: String) {
         let place = value.and_then(|value| place_of(value, self.file.as_deref()));
-        self.problems.borrow_mut().push(ConfigProblem { key: key.into(), place, message });
+        self.problems.borrow_mut().push(ConfigProblem { key, place, message });
     }
 
     /// The problems in the order of the file, those without a line last.
@@ -119,9 +127,27 @@ impl<'a> Section<'a> {
     /// Notes a problem with a key of this table. One that is not there is placed where the table
     /// itself was written, if that is known.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
+        self.collector.note(self.path_of(key), self.written(key), message.into());
+    }
+
+    fn written(&self, key: &str) -> Option<&'a Value> {
         let written = self.table.and_then(|table| table.get(key));
-        let value = written.or(self.value.filter(|value| value.origin().is_some()));
-        self.collector.note(self.path_of(key), value, message.into());
+        written.or(self.value.filter(|value| value.origin().is_some()))
+    }
+
+    /// Notes that a key cannot stand together with others, given by their full names. Nothing is
+    /// noted where one of them has a problem of its own: its stand-in value proves nothing.
+    pub(super) fn contradiction(&self, key: &str, with: &[&str], message: impl Into<String>) {
+        let path = self.path_of(key);
+        let unread = self.collector.unread.borrow();
+        if !unread.iter().any(|key| *key == path || with.contains(&key.as_str())) {
+            self.collector.add(path, self.written(key), message.into());
+        }
+    }
+
+    /// Notes a problem with this table as a whole.
+    pub(super) fn problem_here(&self, message: impl Into<String>) {
+        self.collector.note(self.path.clone(), self.value, message.into());
     }
 
     /// The value of a key, and the note that the key is known.
@@ -148,6 +174,19 @@ impl<'a> Section<'a> {
                 format!("is missing; set it in the file or as {ENV_PREFIX}{variable}"),
             );
         }
+    }
+
+    /// The same for a key in whose place a file may be named.
+    pub(super) fn missing_with_file(&self, key: &str) {
+        let path = self.path_of(key);
+        let variable = path.to_uppercase().replace('.', "__");
+        self.problem(
+            key,
+            format!(
+                "is missing; set it in the file or as {ENV_PREFIX}{variable}, or name a file that \
+                 holds it: {path}_file"
+            ),
+        );
     }
 
     /// A key that exists in the contract but not in this version.
@@ -210,7 +249,9 @@ impl<'a> Section<'a> {
             Some(number) if bounds.contains(&number) => number,
             Some(_) | None => {
                 let (from, to) = bounds.clone().into_inner();
-                self.problem(key, format!("expected a whole number from {from} to {to}"));
+                let quoted = matches!(value.kind, ValueKind::String(_)) && !is_env(value);
+                let form = if quoted { ", without quotes" } else { "" };
+                self.problem(key, format!("expected a whole number from {from} to {to}{form}"));
                 from
             }
         }
@@ -249,7 +290,7 @@ impl<'a> Section<'a> {
             ValueKind::String(text) if is_env(value) && text == "true" => true,
             ValueKind::String(text) if is_env(value) && text == "false" => false,
             _ => {
-                self.problem(key, "expected true or false");
+                self.problem(key, "expected true or false, without quotes");
                 default
             }
         }
@@ -354,7 +395,11 @@ impl<'a> Section<'a> {
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.raw(key) else { return Vec::new() };
         let ValueKind::Array(items) = &value.kind else {
-            let message = format!("expected a list of tables, [[{key}]]; it needs a file");
+            let message = if is_env(value) {
+                "cannot be given by a variable; write it in a file".to_owned()
+            } else {
+                format!("expected a list of tables: write [[{key}]], with two brackets")
+            };
             self.problem(key, message);
             return Vec::new();
         };
@@ -373,12 +418,32 @@ impl<'a> Section<'a> {
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
-        for (key, _) in self.entries() {
-            if !self.asked.contains(&key) {
-                let message = format!("unknown key{}", suggestion(key, &self.asked));
-                self.problem(key, message);
+        for (key, value) in self.entries() {
+            if self.asked.contains(&key) {
+                continue;
             }
+            let what = if matches!(value.kind, ValueKind::Table(_)) { "section" } else { "key" };
+            let near = if is_env(value) {
+                self.variable_meant(key)
+            } else {
+                nearest(key, &self.asked).map(|near| format!("\"{near}\""))
+            };
+            let near = near.map_or_else(String::new, |near| format!(", did you mean {near}?"));
+            self.problem(key, format!("unknown {what}{near}"));
         }
+    }
+
+    /// The variable that was meant by one whose key is not known here.
+    fn variable_meant(&self, key: &str) -> Option<String> {
+        let name = |path: &str| format!("{ENV_PREFIX}{}", path.to_uppercase().replace('.', "__"));
+        // One underscore where two belong: the section became a part of the key.
+        let section = self.asked.iter().find_map(|known| Some((known, key.strip_prefix(known)?)));
+        if let Some((section, rest)) = section
+            && let Some(rest) = rest.strip_prefix('_')
+        {
+            return Some(name(&self.path_of(&format!("{section}.{rest}"))));
+        }
+        nearest(key, &self.asked).map(|near| name(&self.path_of(near)))
     }
 }
 
@@ -405,7 +470,12 @@ pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
 }
 
 /// `, did you mean …?` when one of the words is near enough.
-fn suggestion(text: &str, words: &[&str]) -> String {
+pub(super) fn suggestion(text: &str, words: &[&str]) -> String {
+    nearest(text, words).map_or_else(String::new, |word| format!(", did you mean \"{word}\"?"))
+}
+
+/// The word that is most like the text, if one is near enough.
+fn nearest<'w>(text: &str, words: &[&'w str]) -> Option<&'w str> {
     /// Below this similarity (0 to 1) a suggestion is more confusing than none.
     const NEAR: f64 = 0.75;
     words
@@ -413,5 +483,5 @@ fn suggestion(text: &str, words: &[&str]) -> String {
         .map(|word| (strsim::jaro_winkler(text, word), *word))
         .filter(|(similarity, _)| *similarity >= NEAR)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(String::new, |(_, word)| format!(", did you mean \"{word}\"?"))
+        .map(|(_, word)| word)
 }

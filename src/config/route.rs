@@ -170,7 +170,10 @@ fn read_action(section: &mut Section<'_>, format: Format) -> RouteAction {
         // What else was given is either reported here or was reported as missing above.
         [] => {
             if !section.has("sql") {
-                section.problem("action", "needs one of document, upsert, delete or skip = true");
+                section.problem_here(
+                    "does nothing: give it [route.document], [route.upsert], [route.delete] or \
+                     skip = true",
+                );
             }
             RouteAction::Skip
         }
@@ -257,6 +260,11 @@ fn read_table(section: &mut Section<'_>) -> TableName {
 }
 
 fn read_key(section: &mut Section<'_>) -> Vec<(String, FieldSources)> {
+    if section.raw("key").is_some_and(|value| !matches!(value.kind, ValueKind::Table(_))) {
+        section
+            .problem("key", "expected { column = \"source\" }, such as { id = \"aggregate_id\" }");
+        return Vec::new();
+    }
     let key = read_columns(section.table("key"));
     if key.is_empty() {
         section.problem("key", "needs at least one column, such as { id = \"aggregate_id\" }");

@@ -107,6 +107,12 @@ impl Layer {
         parse_toml(text, false)
     }
 
+    /// The names of its sections.
+    pub(super) fn sections(&self) -> Vec<String> {
+        let table = |value: &Value| matches!(value.kind, ValueKind::Table(_));
+        self.0.iter().filter(|(_, value)| table(value)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// The text of a configuration file; every value remembers its line.
     ///
     /// # Errors
@@ -133,6 +139,18 @@ impl Layer {
         }
         Self(Arc::new(root.into_tables()))
     }
+}
+
+/// The variable that was meant by one whose name lacks an underscore, e.g. `PGSLUICE_KAFKA__GROUP`.
+/// `None` for one that is none of ours, or may come from Kubernetes or Docker for another service.
+pub(super) fn variable_meant(name: &str, sections: &[String]) -> Option<String> {
+    let rest = name.strip_prefix(ENV_PREFIX.trim_end_matches('_'))?.strip_prefix('_')?;
+    sections.iter().find_map(|section| {
+        let section = section.to_ascii_uppercase();
+        let key = rest.strip_prefix(section.as_str())?.strip_prefix('_')?;
+        let injected = key == "PORT" || key.starts_with("PORT_") || key.starts_with("SERVICE_");
+        (!injected).then(|| format!("{ENV_PREFIX}{section}__{}", key.trim_start_matches('_')))
+    })
 }
 
 /// Environment variables sorted into their sections.

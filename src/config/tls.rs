@@ -19,6 +19,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use tokio_postgres::config::{Host, SslMode};
 
+use super::kafka::why;
 use super::postgres::UrlError;
 
 /// `sslrootcert` that stands for what the system trusts.
@@ -142,7 +143,7 @@ fn is_tcp(host: &Host) -> bool {
 }
 
 /// Whether what is sent never leaves this machine.
-fn is_local(config: &tokio_postgres::Config) -> bool {
+pub(super) fn is_local(config: &tokio_postgres::Config) -> bool {
     // The address is where the bytes go, the host only the name beside it.
     if !config.get_hostaddrs().is_empty() {
         return config.get_hostaddrs().iter().all(IpAddr::is_loopback);
@@ -175,8 +176,9 @@ fn private_key(name: &'static str, path: &str) -> Result<PKey<Private>, UrlError
 }
 
 fn read(name: &str, path: &str) -> Result<Vec<u8>, UrlError> {
+    // The path is part of the URL, which is never shown.
     std::fs::read(Path::new(path))
-        .map_err(|error| UrlError::File(format!("{name}: cannot read the file: {}", error.kind())))
+        .map_err(|error| UrlError::File(format!("{name}: cannot read its file: {}", why(&error))))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use crate::config::{FieldSource, FieldSources};
+use crate::config::{EnvelopeField, FieldSource, FieldSources};
 use crate::envelope::json::{Pointer, is_number, string_content};
 use crate::verdict::Reason;
 
@@ -51,33 +51,6 @@ pub(crate) enum Source {
     Envelope(EnvelopeField),
 }
 
-/// The envelope's fields that a route's source can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EnvelopeField {
-    /// `aggregate_id`
-    AggregateId,
-    /// `aggregate_type`
-    AggregateType,
-    /// `event_id`
-    EventId,
-    /// `event_type`
-    EventType,
-    /// `version`
-    Version,
-    /// `time`
-    Time,
-    /// `tenant`
-    Tenant,
-    /// `user`
-    User,
-    /// `transaction_id`
-    TransactionId,
-    /// `correlation_id`
-    CorrelationId,
-    /// `causation_id`
-    CausationId,
-}
-
 impl Source {
     /// The sources of one field, in the order in which they stand in for each other.
     pub(crate) fn all(sources: &FieldSources) -> Box<[Self]> {
@@ -98,17 +71,7 @@ impl Source {
             FieldSource::Offset => Self::Offset,
             FieldSource::Timestamp => Self::Timestamp,
             FieldSource::Payload => Self::Payload,
-            FieldSource::AggregateId => Self::Envelope(EnvelopeField::AggregateId),
-            FieldSource::AggregateType => Self::Envelope(EnvelopeField::AggregateType),
-            FieldSource::EventId => Self::Envelope(EnvelopeField::EventId),
-            FieldSource::EventType => Self::Envelope(EnvelopeField::EventType),
-            FieldSource::Version => Self::Envelope(EnvelopeField::Version),
-            FieldSource::Time => Self::Envelope(EnvelopeField::Time),
-            FieldSource::Tenant => Self::Envelope(EnvelopeField::Tenant),
-            FieldSource::User => Self::Envelope(EnvelopeField::User),
-            FieldSource::TransactionId => Self::Envelope(EnvelopeField::TransactionId),
-            FieldSource::CorrelationId => Self::Envelope(EnvelopeField::CorrelationId),
-            FieldSource::CausationId => Self::Envelope(EnvelopeField::CausationId),
+            FieldSource::Envelope(field) => Self::Envelope(*field),
         }
     }
 

@@ -5,8 +5,9 @@ use std::cell::OnceCell;
 
 use jiff::Timestamp;
 
+use crate::config::EnvelopeField;
 use crate::envelope::json::{Document, Pointer, canonical};
-use crate::envelope::source::{EnvelopeField, Found, Source, storable};
+use crate::envelope::source::{Found, Source, storable};
 use crate::event::Envelope;
 use crate::record::Record;
 use crate::verdict::Reason;

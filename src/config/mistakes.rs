@@ -1,0 +1,167 @@
+//! Mistakes that new users make, with the whole message that each of them gets: the place, the key,
+//! what is wrong and what to write instead.
+
+use std::io::Write;
+
+use super::load;
+
+const REQUIRED: &str = "[kafka]\nbrokers = \"localhost:9092\"\ngroup = \"customer-views\"\n\
+     topics = [\"customer-events\"]\n[postgres]\nurl = \"postgres://pgsluice@localhost/app\"\n";
+
+/// What is printed for a file and variables; `FILE` stands for the file's name.
+fn messages(file: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let mut on_disk = tempfile::NamedTempFile::new().expect("temporary file");
+    on_disk.write_all(file.as_bytes()).expect("temporary file");
+    let name = on_disk.path().display().to_string();
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let problems = load(Some(on_disk.path()), variables).expect_err("has a mistake");
+    problems.to_string().lines().map(|line| line.replace(&name, "FILE")).collect()
+}
+
+/// The messages for what stands behind the required settings.
+fn after_required(more: &str) -> Vec<String> {
+    messages(&format!("{REQUIRED}{more}"), &[])
+}
+
+#[test]
+fn a_misspelled_key_is_named_with_the_nearest_one_and_its_variable_alike() {
+    assert_eq!(
+        messages(&REQUIRED.replace("brokers", "broker"), &[]),
+        [
+            "FILE:2: kafka.broker: unknown key, did you mean \"brokers\"?",
+            "kafka.brokers: is missing; set it in the file or as PGSLUICE__KAFKA__BROKERS",
+        ]
+    );
+    assert_eq!(
+        after_required("[dead_leter]\ntopic = 'x'\n"),
+        ["FILE:8: dead_leter: unknown section, did you mean \"dead_letter\"?"]
+    );
+    let variables = [
+        ("PGSLUICE__POSTGRES__LANE", "8"),
+        ("PGSLUICE__POSTGRES_LANES", "8"),
+        ("PGSLUICE__KAFAK__GROUP", "x"),
+        ("PGSLUICE_KAFKA__GROUP", "x"),
+        // Injected for a service named pgsluice-kafka, or somebody else's.
+        ("PGSLUICE_KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1"),
+        ("PGSLUICE_KAFKA_SERVICE_HOST", "10.0.0.1"),
+        ("PGSLUICE_HOME__DIR", "/"),
+    ];
+    let mut found = messages(REQUIRED, &variables);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "PGSLUICE_KAFKA__GROUP: is not read: two underscores follow PGSLUICE, did you mean \
+             PGSLUICE__KAFKA__GROUP?",
+            "PGSLUICE__KAFAK__GROUP: kafak: unknown section, did you mean \"kafka\"?",
+            "PGSLUICE__POSTGRES_LANES: postgres_lanes: unknown key, did you mean \
+             PGSLUICE__POSTGRES__LANES?",
+            "PGSLUICE__POSTGRES__LANE: postgres.lane: unknown key, did you mean \
+             PGSLUICE__POSTGRES__LANES?",
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_type_or_a_missing_unit_is_one_problem_and_nothing_follows_from_it() {
+    let file = "lanes = \"4\"\nstatement_timeout = 30\n[limits]\nin_flight_bytes = 12\n\
+                [retry]\nmax = \"30\"\n[dead_letter]\ncreate_topic = \"yes\"\n";
+    assert_eq!(
+        after_required(file),
+        [
+            "FILE:7: postgres.lanes: expected a whole number from 1 to 64, without quotes",
+            "FILE:8: postgres.statement_timeout: expected a duration with its unit, such as \
+             \"5ms\", \"30s\" or \"15m\"",
+            "FILE:10: limits.in_flight_bytes: expected a size with its unit, such as \"8MiB\" or \
+             \"512KiB\"",
+            "FILE:12: retry.max: expected a duration with its unit, such as \"5ms\", \"30s\" or \
+             \"15m\"",
+            "FILE:14: dead_letter.create_topic: expected true or false, without quotes",
+        ]
+    );
+}
+
+#[test]
+fn what_is_missing_is_named_with_every_way_to_give_it() {
+    assert_eq!(
+        messages(&REQUIRED.replace("url", "# url"), &[]),
+        ["postgres.url: is missing; set it in the file or as PGSLUICE__POSTGRES__URL, or name a \
+             file that holds it: postgres.url_file",]
+    );
+    assert_eq!(
+        after_required("password_file = \"/nowhere/password\"\n"),
+        ["FILE:7: postgres.password_file: cannot read /nowhere/password: there is no such file"]
+    );
+    let nowhere = load(Some("nowhere.toml".as_ref()), std::iter::empty()).expect_err("no file");
+    assert_eq!(nowhere.to_string(), "cannot read nowhere.toml: there is no such file");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_named_with_the_others_value() {
+    assert_eq!(
+        after_required(
+            "statement_timeout = \"2s\"\nslow_lock_timeout = \"5s\"\ndeadline = \"1s\"\n"
+        ),
+        [
+            "FILE:8: postgres.slow_lock_timeout: must be below postgres.statement_timeout (2s), \
+             which would end the wait first",
+            "FILE:9: postgres.deadline: must be above postgres.statement_timeout (2s)",
+        ]
+    );
+    assert_eq!(
+        after_required("[dead_letter]\ntopic = \"customer-events\"\n"),
+        ["FILE:8: dead_letter.topic: dead letters of customer-events would go to \
+             customer-events, which kafka.topics reads; name another topic, or take \
+             customer-events out of kafka.topics",]
+    );
+}
+
+#[test]
+fn a_route_that_cannot_be_meant_is_told_what_to_write() {
+    let file = "[[route]]\ntopics = \"customer-events\"\n[route.upsert]\n\
+                tabel = \"public.customer\"\nkey = \"id\"\n\
+                columns = { name = \"payload.name\", mail = \"agregate_id\", city = \"town\" }\n\
+                [[route]]\ntopic = \"customer-events\"\n";
+    assert_eq!(
+        after_required(file),
+        [
+            "FILE:8: route[0].topics: unknown key, did you mean \"topic\"?",
+            "FILE:9: route[0].upsert.table: is missing",
+            "FILE:10: route[0].upsert.tabel: unknown key, did you mean \"table\"?",
+            "FILE:11: route[0].upsert.key: expected { column = \"source\" }, such as { id = \
+             \"aggregate_id\" }",
+            "FILE:12: route[0].upsert.columns.city: \"town\" is no field source: expected key, \
+             key:/pointer, value, value:/pointer, payload, payload:/pointer, header:name, \
+             const:text, topic, partition, offset, timestamp, or in a route aggregate_id, \
+             aggregate_type, event_id, event_type, version, time, tenant, user, transaction_id, \
+             correlation_id, causation_id",
+            "FILE:12: route[0].upsert.columns.mail: \"agregate_id\" is no field source, did you \
+             mean \"aggregate_id\"?",
+            "FILE:12: route[0].upsert.columns.name: \"payload.name\" is no field source, did you \
+             mean \"payload:/name\"?",
+            "FILE:13: route[1]: does nothing: give it [route.document], [route.upsert], \
+             [route.delete] or skip = true",
+        ]
+    );
+    assert_eq!(
+        after_required("[route]\ntopic = \"x\"\n"),
+        ["FILE:8: route: expected a list of tables: write [[route]], with two brackets"]
+    );
+}
+
+#[test]
+fn a_property_that_librdkafka_does_not_know_or_reads_otherwise_is_refused() {
+    let file = "[kafka.properties]\n\"security.protcol\" = \"SASL_SSL\"\n\
+                \"session.timeout.ms\" = \"10s\"\n\"enable.auto.commit\" = true\n";
+    assert_eq!(
+        after_required(file),
+        [
+            "FILE:8: kafka.properties.security.protcol: is no property of librdkafka, did you mean \
+             \"security.protocol\"?",
+            "FILE:9: kafka.properties.session.timeout.ms: expected a number of milliseconds, \
+             without a unit",
+            "FILE:10: kafka.properties.enable.auto.commit: cannot be set: the guarantees rest on \
+             it; it is off: progress is kept in the database, Kafka's offset follows it",
+        ]
+    );
+}
