@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitReason {
     with_config(&arguments.source, |config| match &arguments.grants {
         Some(role) => {
-            say(&grants(&config.postgres.schema, &config.routes, role).join("\n"));
+            say(&grants(&config, role).join("\n"));
             ExitReason::Clean
         }
         None => migrate(&config),

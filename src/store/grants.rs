@@ -1,6 +1,6 @@
 //! What a role needs to run, and no more: it owns nothing, creates nothing and drops nothing.
 
-use crate::config::{RouteAction, RouteConfig, TableName};
+use crate::config::{Config, RouteAction, RouteConfig, TableName, Tombstone};
 
 use super::name::{Schema, quoted};
 
@@ -18,11 +18,12 @@ const OWN_TABLES: [(&str, &str); 9] = [
     ("acceptance_t", "select, insert, update"),
 ];
 
-/// The statements that let `role` run with these routes, one a line, each with its semicolon.
+/// The statements that let `role` run with this configuration, one a line, each with its semicolon.
 ///
 /// A table that a route names without its schema is named so here: run the statements with the
 /// role's `search_path`.
-pub fn grants(schema: &str, routes: &[RouteConfig], role: &str) -> Vec<String> {
+pub fn grants(config: &Config, role: &str) -> Vec<String> {
+    let schema = &config.postgres.schema;
     let to = quoted(role);
     let own = Schema::new(schema);
     let mut grants = vec![format!("grant usage on schema {} to {to};", quoted(schema))];
@@ -31,8 +32,11 @@ pub fn grants(schema: &str, routes: &[RouteConfig], role: &str) -> Vec<String> {
             format!("grant {privileges} on {} to {to};", own.table(table))
         }),
     );
-    for route in routes {
+    for route in &config.routes {
         let (table, privileges) = match &route.action {
+            RouteAction::Upsert { table, .. } if deletes(config, route) => {
+                (table, "select, insert, update, delete")
+            }
             RouteAction::Upsert { table, .. } => (table, "select, insert, update"),
             RouteAction::Delete { table, soft, .. } if soft.is_empty() => (table, "select, delete"),
             RouteAction::Delete { table, .. } => (table, "select, update"),
@@ -48,6 +52,11 @@ pub fn grants(schema: &str, routes: &[RouteConfig], role: &str) -> Vec<String> {
     grants
 }
 
+/// Whether a tombstone can reach this upsert route, see `route/rule.rs`.
+fn deletes(config: &Config, route: &RouteConfig) -> bool {
+    config.decode.tombstone == Tombstone::Delete && route.event_type.is_empty()
+}
+
 fn full_name(table: &TableName) -> String {
     let name = quoted(&table.name);
     table
@@ -60,25 +69,42 @@ fn full_name(table: &TableName) -> String {
 mod tests {
     use super::*;
 
-    fn route(action: RouteAction) -> RouteConfig {
-        RouteConfig { topic: vec![], aggregate_type: vec![], event_type: vec![], action }
+    fn printed(routes: &str) -> Vec<String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let required = "[kafka]\nbrokers = \"b\"\ngroup = \"g\"\ntopics = [\"t\"]\n\
+                        [postgres]\nurl = \"postgres://u@localhost/d\"\n";
+        std::fs::write(file.path(), format!("{required}{routes}")).unwrap();
+        let config = crate::config::load(Some(file.path()), std::iter::empty()).unwrap();
+        let grants = grants(&config, "runner");
+        assert_eq!(grants[0], r#"grant usage on schema "pgsluice" to "runner";"#);
+        grants[1 + OWN_TABLES.len()..].to_vec()
     }
+
+    const UPSERT: &str = "[[route]]\n[route.upsert]\ntable = \"App.customer\"\nkey = { id = \"key\" }\n\
+         columns = \"auto\"\n";
+    const DELETE: &str =
+        "[[route]]\n[route.delete]\ntable = \"App.customer\"\nkey = { id = \"key\" }\n";
+    const USAGE: &str = r#"grant usage on schema "App" to "runner";"#;
 
     #[test]
     fn a_route_needs_what_its_statement_does_and_each_grant_is_named_once() {
-        let table = TableName { schema: Some("App".into()), name: "cus\"tomer".into() };
-        let upsert =
-            || route(RouteAction::Upsert { table: table.clone(), key: vec![], columns: None });
-        let delete = route(RouteAction::Delete { table: table.clone(), key: vec![], soft: vec![] });
-        let grants = grants("pgsluice", &[upsert(), upsert(), delete], "runner");
-        assert_eq!(grants[0], r#"grant usage on schema "pgsluice" to "runner";"#);
+        let envelope = "[decode]\nformat = \"envelope\"\n";
         assert_eq!(
-            grants[1 + OWN_TABLES.len()..],
+            printed(&format!("{envelope}{UPSERT}{UPSERT}{DELETE}")),
             [
-                r#"grant usage on schema "App" to "runner";"#,
-                r#"grant select, insert, update on "App"."cus""tomer" to "runner";"#,
-                r#"grant select, delete on "App"."cus""tomer" to "runner";"#,
+                USAGE,
+                r#"grant select, insert, update on "App"."customer" to "runner";"#,
+                r#"grant select, delete on "App"."customer" to "runner";"#,
             ]
         );
+    }
+
+    #[test]
+    fn an_upsert_route_that_tombstones_reach_needs_to_delete() {
+        let all = r#"grant select, insert, update, delete on "App"."customer" to "runner";"#;
+        assert_eq!(printed(UPSERT), [USAGE, all]);
+        let typed = UPSERT.replace("[[route]]\n", "[[route]]\nevent_type = \"E\"\n");
+        let some = all.replace(", delete", "");
+        assert_eq!(printed(&typed), [USAGE, &some]);
     }
 }
