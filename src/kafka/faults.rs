@@ -1,4 +1,4 @@
-//! What librdkafka's error codes mean while polling and while producing.
+//! What librdkafka's error codes mean while polling, committing and producing.
 //!
 //! The tables are pure and complete: `tests/fixtures/faults_rdkafka.tsv` holds the outcome
 //! wanted for every code, and the tests compare. A code that is in no list is transient: it is
@@ -139,6 +139,39 @@ fn is_exit(code: Code) -> bool {
     )
 }
 
+/// What to do about offsets that could not be committed. They only mirror the database's progress,
+/// so nothing that is wrong with them stops anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CommitFault {
+    /// Not a failure.
+    Notice,
+    /// The partitions are another member's by now, who commits for them.
+    LostOwnership,
+    /// Commit again later: librdkafka's own trouble, a rebalance, or an operator's business.
+    Retry,
+}
+
+/// Classifies the error code of a failed commit.
+pub fn on_commit(code: Code) -> CommitFault {
+    match code {
+        Code::NoError
+        | Code::BrokerDestroy
+        | Code::NodeUpdate
+        | Code::NoOffset
+        | Code::NoEnt
+        | Code::Noop
+        | Code::GroupIdNotFound => CommitFault::Notice,
+        Code::UnknownPartition
+        | Code::Outdated
+        | Code::PollExceeded
+        | Code::AssignmentLost
+        | Code::IllegalGeneration
+        | Code::UnknownMemberId
+        | Code::FencedMemberEpoch => CommitFault::LostOwnership,
+        _ => CommitFault::Retry,
+    }
+}
+
 /// What to do about a letter that was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProduceFault {
@@ -199,8 +232,8 @@ mod tests {
 
     const GOLDEN: &str = include_str!("../../tests/fixtures/faults_rdkafka.tsv");
 
-    /// (code, wanted while polling, wanted while producing)
-    fn golden() -> Vec<(Code, &'static str, &'static str)> {
+    /// (code, wanted while polling, while committing, while producing)
+    fn golden() -> Vec<(Code, &'static str, &'static str, &'static str)> {
         GOLDEN
             .lines()
             .skip(1)
@@ -208,7 +241,7 @@ mod tests {
                 let cells: Vec<_> = line.split('\t').collect();
                 let raw: i32 = cells[0].parse().unwrap();
                 let code = Code::from(RDKafkaRespErr::try_from(raw).unwrap());
-                (code, cells[2], cells[4])
+                (code, cells[2], cells[3], cells[4])
             })
             .collect()
     }
@@ -232,7 +265,7 @@ mod tests {
     #[test]
     fn every_code_has_the_wanted_outcome_while_polling() {
         let mut wrong = BTreeMap::new();
-        for (code, wanted, _) in golden() {
+        for (code, wanted, _, _) in golden() {
             let found = match on_poll(code) {
                 PollFault::Notice => &["INFO"][..],
                 PollFault::Transient => &["AUTO", "RETRY", "-"],
@@ -250,9 +283,26 @@ mod tests {
     }
 
     #[test]
+    fn every_code_has_the_wanted_outcome_while_committing() {
+        let mut wrong = BTreeMap::new();
+        for (code, _, wanted, _) in golden() {
+            let found = match on_commit(code) {
+                CommitFault::Notice => &["INFO"][..],
+                CommitFault::LostOwnership => &["REJOIN"],
+                // A commit that an operator has to make possible is tried until then.
+                CommitFault::Retry => &["RETRY", "AUTO", "-", "HALT", "EXIT", "BUG"],
+            };
+            if !found.contains(&wanted) {
+                wrong.insert(format!("{code:?}"), (wanted, found));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
     fn only_a_record_that_is_itself_refused_is_published_as_a_pointer() {
         let mut wrong = BTreeMap::new();
-        for (code, _, wanted) in golden() {
+        for (code, _, _, wanted) in golden() {
             let found = on_produce(code);
             let right = match wanted {
                 "EVENT" => matches!(found, ProduceFault::Record | ProduceFault::Timestamp),

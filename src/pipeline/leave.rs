@@ -49,6 +49,12 @@ impl Pipeline {
         self.exit.get_or_insert(reason);
     }
 
+    /// Ends the loop because a part that it cannot do without has ended.
+    pub(super) fn end_of(&mut self, part: &'static str) {
+        self.telemetry.part_ended(part);
+        self.end(ExitReason::Bug);
+    }
+
     /// The last commit to Kafka, the farewell to the group, the end of the session.
     pub(super) async fn leave(mut self, reason: ExitReason) -> ExitReason {
         if reason == ExitReason::Fenced {

@@ -9,17 +9,22 @@ use std::sync::Weak;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::advance::mirror_tag;
 use super::input::MirrorPosition;
 use super::poll::{Member, release};
-use crate::kafka::faults::describe;
+use crate::kafka::faults::{CommitFault, describe, on_commit};
 use crate::record::TopicPartition;
 use crate::telemetry::Telemetry;
+
+/// How long a commit that failed waits for newer positions before it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Commits that fail for less than this are routine: a rebalance, a new coordinator.
+const ROUTINE: Duration = Duration::from_secs(10);
 
 /// What the mirror thread is told.
 enum Order {
@@ -87,10 +92,19 @@ impl Mirror {
 /// The thread: gathers what there is, commits it, and so on until the other end is gone.
 fn follow(member: &Weak<Member>, inbox: &Receiver<Order>, telemetry: &Telemetry) {
     let mut wanted = Wanted::default();
-    let mut failing = None::<Instant>;
-    while let Ok(order) = inbox.recv() {
+    let mut trouble = None::<Trouble>;
+    loop {
+        let order = if wanted.0.is_empty() {
+            inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            inbox.recv_timeout(AGAIN)
+        };
         let mut flushes = Vec::new();
-        wanted.take(order, &mut flushes);
+        match order {
+            Ok(order) => wanted.take(order, &mut flushes),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
         while let Ok(order) = inbox.try_recv() {
             wanted.take(order, &mut flushes);
         }
@@ -102,7 +116,13 @@ fn follow(member: &Weak<Member>, inbox: &Receiver<Order>, telemetry: &Telemetry)
                 commit_list(&positions).and_then(|list| member.commit(&list, CommitMode::Sync));
             release(member);
             telemetry.metrics().work.mirrored(start.elapsed(), done.is_ok());
-            report(done, &mut failing);
+            match outcome(done) {
+                Ok(()) => resumed(&mut trouble),
+                Err(error) => {
+                    failed(&error, &mut trouble);
+                    wanted.put_back(positions);
+                }
+            }
         }
         for flush in flushes {
             flush.send(()).ok();
@@ -131,39 +151,59 @@ impl Wanted {
         }
     }
 
+    /// Positions that could not be committed; newer ones stay.
+    fn put_back(&mut self, positions: Vec<MirrorPosition>) {
+        for position in positions {
+            self.0.entry(position.partition.clone()).or_insert(position);
+        }
+    }
+
     fn drain(&mut self) -> Vec<MirrorPosition> {
         self.0.drain().map(|(_, position)| position).collect()
     }
 }
 
-/// One line a state change: the next commit carries newer positions anyway.
-fn report(done: KafkaResult<()>, failing: &mut Option<Instant>) {
-    match (done, *failing) {
-        (Err(error), None) => {
-            *failing = Some(Instant::now());
-            tracing::warn!(
-                event = "mirror_failing",
-                error = describe(&error),
-                "offsets could not be committed to kafka"
-            );
-        }
-        (Err(error), Some(_)) => {
+/// Since when commits fail.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    since: Instant,
+    /// Whether a line has told of it.
+    told: bool,
+}
+
+/// An error is one that the same positions should be committed after once more.
+fn outcome(done: KafkaResult<()>) -> KafkaResult<()> {
+    let Err(error) = done else { return Ok(()) };
+    match error.rdkafka_error_code().map(on_commit) {
+        Some(CommitFault::Notice) => Ok(()),
+        Some(CommitFault::LostOwnership) => {
             tracing::debug!(
                 event = "mirror_failing",
                 error = describe(&error),
-                "offsets still not committed to kafka"
+                "offsets are another member's to commit"
             );
+            Ok(())
         }
-        (Ok(()), Some(since)) => {
-            *failing = None;
-            let seconds = since.elapsed().as_secs();
-            tracing::info!(
-                event = "mirror_resumed",
-                seconds,
-                "offsets are committed to kafka again"
-            );
-        }
-        (Ok(()), None) => {}
+        Some(CommitFault::Retry) | None => Err(error),
+    }
+}
+
+/// One line a state change.
+fn failed(error: &KafkaError, trouble: &mut Option<Trouble>) {
+    let trouble = trouble.get_or_insert(Trouble { since: Instant::now(), told: false });
+    let error = describe(error);
+    if trouble.told || trouble.since.elapsed() < ROUTINE {
+        tracing::debug!(event = "mirror_failing", error, "offsets not committed to kafka yet");
+    } else {
+        trouble.told = true;
+        tracing::warn!(event = "mirror_failing", error, "offsets cannot be committed to kafka");
+    }
+}
+
+fn resumed(trouble: &mut Option<Trouble>) {
+    if let Some(Trouble { since, told: true }) = trouble.take() {
+        let seconds = since.elapsed().as_secs();
+        tracing::info!(event = "mirror_resumed", seconds, "offsets are committed to kafka again");
     }
 }
 
@@ -210,6 +250,16 @@ mod tests {
         wanted.take(Order::Commit(vec![position(0, 5), position(1, 9)]), &mut Vec::new());
         wanted.take(Order::Forget(vec![position(0, 0).partition]), &mut Vec::new());
         assert_eq!(wanted.drain(), vec![position(1, 9)]);
+    }
+
+    #[test]
+    fn positions_that_were_not_committed_come_again_unless_newer_ones_are_there() {
+        let mut wanted = Wanted::default();
+        wanted.take(Order::Commit(vec![position(0, 8)]), &mut Vec::new());
+        wanted.put_back(vec![position(0, 5), position(1, 9)]);
+        let mut next: Vec<_> = wanted.drain().iter().map(|p| p.next.0).collect();
+        next.sort_unstable();
+        assert_eq!(next, [8, 9]);
     }
 
     #[test]

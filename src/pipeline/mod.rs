@@ -129,7 +129,7 @@ impl Pipeline {
             tokio::select! {
                 event = self.events.recv() => match event {
                     Some(event) => self.on_poll_event(event),
-                    None => self.end(ExitReason::Bug),
+                    None => self.end_of("consumer"),
                 },
                 Some(outcome) = self.work.next() => self.on_outcome(outcome),
                 () = tokio::time::sleep_until(wake) => self.feed(Input::Tick),
@@ -190,8 +190,11 @@ impl Pipeline {
             PollEvent::LogChanged { partition, generation } => {
                 self.feed(Input::LogChanged { partition, generation });
             }
-            PollEvent::Fenced(_) => self.end(ExitReason::Fenced),
-            PollEvent::Closed => self.end(ExitReason::Bug),
+            PollEvent::Fenced(code) => {
+                self.telemetry.member_fenced(code);
+                self.end(ExitReason::Fenced);
+            }
+            PollEvent::Closed => self.end_of("consumer"),
             PollEvent::Heartbeat => {}
             PollEvent::Unreachable => self.telemetry.kafka_unreachable(),
             PollEvent::Reachable => self.telemetry.kafka_reachable(),
@@ -207,7 +210,7 @@ impl Pipeline {
             }
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),
-            Outcome::Ended => self.end(ExitReason::Bug),
+            Outcome::Ended(part) => self.end_of(part),
         }
     }
 

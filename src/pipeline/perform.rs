@@ -37,7 +37,7 @@ pub(super) enum Outcome {
     /// A session could not be opened.
     NotOpened(SessionId, OpenFailure),
     /// The publisher or the counting ended, which they must not while the pipeline runs.
-    Ended,
+    Ended(&'static str),
 }
 
 /// A session with what is compiled for it.

@@ -65,9 +65,9 @@ impl Pipeline {
             publishes: publisher.is_some(),
         };
         let work = Work::new();
-        work.push(Box::pin(counting.run().map(|()| Outcome::Ended)));
+        work.push(Box::pin(counting.run().map(|()| Outcome::Ended("counting"))));
         if let Some(publisher) = publisher {
-            work.push(Box::pin(publisher.run().map(|()| Outcome::Ended)));
+            work.push(Box::pin(publisher.run().map(|()| Outcome::Ended("publisher"))));
         }
         telemetry.started();
         let clock = Instant::now();

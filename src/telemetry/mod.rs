@@ -225,6 +225,22 @@ impl Telemetry {
         self.lock_status().kafka.last_error = Some(error);
     }
 
+    /// Another process took this member's static name, or the client is otherwise spent.
+    pub fn member_fenced(&self, code: RDKafkaErrorCode) {
+        let error = format!("{code:?}");
+        self.0.metrics.kafka_error(&error);
+        tracing::error!(
+            event = "member_fenced",
+            error,
+            "another process has this member's kafka.instance_id, or the client is spent"
+        );
+    }
+
+    /// A part that runs as long as the process has ended by itself.
+    pub fn part_ended(&self, part: &'static str) {
+        tracing::error!(event = "part_ended", part, "a part of pgsluice ended by itself");
+    }
+
     fn lock_status(&self) -> MutexGuard<'_, Status> {
         // Every change of the snapshot is complete in itself: a panic elsewhere spoils nothing.
         self.0.status.lock().unwrap_or_else(PoisonError::into_inner)

@@ -134,7 +134,11 @@ impl Telemetry {
     }
 
     fn halted(&self, partition: &TopicPartition, reason: Reason, fault: Option<&Fault>) {
-        self.lock_status().halted(partition, reason, fault);
+        // Each attempt that fails for the same reason reports again.
+        if !self.lock_status().halted(partition, reason, fault) {
+            tracing::debug!(event = "partition_halted", %partition, "still halted");
+            return;
+        }
         self.metrics().partition.halted(partition, reason);
         tracing::error!(
             event = "partition_halted",
@@ -229,6 +233,18 @@ mod tests {
             reason: Reason::PermissionDenied,
             fault: Some(Fault::new(FaultKind::Server(code))),
         });
+        let counted = |telemetry: &Telemetry| {
+            let text = telemetry.metrics().encode().expect("text");
+            text.contains("pgsluice_halts_total{reason=\"permission_denied\"} 1\n")
+        };
+        assert!(counted(&telemetry));
+        // The attempt that fails in the same way is no other halt.
+        telemetry.report(&Report::Halted {
+            partition: partition(),
+            reason: Reason::PermissionDenied,
+            fault: Some(Fault::new(FaultKind::Server(code))),
+        });
+        assert!(counted(&telemetry));
         let halted = telemetry.status().partitions[&partition()].clone();
         assert_eq!(halted.phase, PartitionPhase::Halted);
         assert_eq!(halted.reason, Some("permission_denied"));

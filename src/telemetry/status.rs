@@ -261,11 +261,22 @@ impl Status {
         }
     }
 
-    pub(super) fn halted(&mut self, name: &TopicPartition, reason: Reason, fault: Option<&Fault>) {
+    /// Whether this is news: it was not halted, or for something else.
+    pub(super) fn halted(
+        &mut self,
+        name: &TopicPartition,
+        reason: Reason,
+        fault: Option<&Fault>,
+    ) -> bool {
         let partition = self.partitions.entry(name.clone()).or_default();
+        let (reason, error) = (Some(reason.as_str()), fault.map(ToString::to_string));
+        let news = partition.phase != PartitionPhase::Halted
+            || partition.reason != reason
+            || partition.last_error != error;
         partition.phase = PartitionPhase::Halted;
-        partition.reason = Some(reason.as_str());
-        partition.last_error = fault.map(ToString::to_string);
+        partition.reason = reason;
+        partition.last_error = error;
+        news
     }
 
     pub(super) fn halt_ended(&mut self, name: &TopicPartition) {
