@@ -24,6 +24,7 @@ mod usage;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use support::complaints::Expected;
 use support::daemon::Daemon;
 use support::kafka::{self, Outgoing, Producer};
 use support::postgres::{Database, Postgres};
@@ -134,7 +135,7 @@ fn run_daemon(server: &Postgres, topic: &str, format: &str, sizes: &Sizes) -> Ro
         database.name,
         database.url()
     );
-    let daemon = Daemon::start(&config);
+    let daemon = Daemon::start(Some(&config), &[], &Expected::default());
     // The clock starts with the first durable progress, so that neither the start of the process
     // nor joining the group counts.
     let mut progress = Progress::new(&database);

@@ -1,12 +1,17 @@
-//! What every test has of its own: a topic, a consumer group and a database; and the account of
-//! what became of each record.
+//! What every test has of its own: a topic, a consumer group, a database and a role for the daemon;
+//! and the account of what became of each record.
+//!
+//! The daemon runs as `docs/operations.md` tells operators to let it: its role owns nothing and has
+//! the grants that `pgsluice migrate --grants` prints, another role has migrated, and `migrate` is
+//! `verify`. Only the test itself is a superuser.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::daemon::Daemon;
+use crate::support::complaints::Expected;
+use crate::support::daemon::{Daemon, pgsluice};
 use crate::support::kafka::{self, Outgoing, Place, Producer};
 use crate::support::postgres::{Database, Postgres};
 use crate::support::process::next_number;
@@ -21,8 +26,13 @@ pub(crate) type Outcomes = BTreeMap<Place, (String, Option<String>)>;
 pub(crate) struct Case {
     pub(crate) topic: String,
     pub(crate) group: String,
+    /// The database, for the test itself: as the superuser.
     pub(crate) database: Database,
+    /// The daemon's role.
+    pub(crate) role: String,
+    migrate: &'static str,
     partitions: i32,
+    expected: Expected,
 }
 
 impl Case {
@@ -33,36 +43,90 @@ impl Case {
 
     /// The same on a server of one's own.
     pub(crate) fn on(server: &Postgres, name: &str, partitions: i32) -> Self {
+        let database = server.copy(name, migrated);
+        Self::with(database, name, partitions, "verify")
+    }
+
+    /// A case about migrating: its database is empty, and the daemon's role may create the schema
+    /// and so comes to own it.
+    pub(crate) fn unmigrated(name: &str, partitions: i32) -> Self {
+        let case = Self::with(Postgres::shared().database(name), name, partitions, "auto");
+        let (database, role) = (&case.database.name, &case.role);
+        case.database.execute(&format!("grant create on database {database} to {role}"));
+        case
+    }
+
+    fn with(database: Database, name: &str, partitions: i32, migrate: &'static str) -> Self {
+        let role = format!("{}_runner", database.name);
+        database.execute(&format!("create role {role} login"));
         Self {
             topic: kafka::topic(&name.replace('_', "-"), partitions),
             group: format!("{name}-{}-{}", std::process::id(), next_number()),
-            database: server.database(name),
+            database,
+            role,
+            migrate,
             partitions,
+            expected: Expected::default(),
         }
     }
 
-    /// The four required settings and short group timings, then `more` sections.
+    /// What the daemons of this test log at ERROR and WARN, by event code. It must come; anything
+    /// else must not.
+    pub(crate) fn expects(&self, codes: &[&'static str]) {
+        codes.iter().for_each(|code| self.expected.require(code));
+    }
+
+    /// `postgres.url` of the daemon.
+    pub(crate) fn url(&self) -> String {
+        self.database.url_as(&self.role)
+    }
+
+    /// The required settings and short group timings, then `more` sections. The role has the
+    /// grants for them afterwards.
     pub(crate) fn config(&self, more: &str) -> String {
-        format!(
+        let config = format!(
             "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\ntopics = [\"{}\"]\n\
              [kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\
              \"heartbeat.interval.ms\" = \"500\"\n\
-             [postgres]\nurl = \"{}\"\n{more}\n",
+             [postgres]\nurl = \"{}\"\nmigrate = \"{}\"\n{more}\n",
             kafka::brokers(),
             self.group,
             self.topic,
-            self.database.url(),
-        )
+            self.url(),
+            self.migrate,
+        );
+        self.grant(&config);
+        config
+    }
+
+    /// Gives the role what `pgsluice migrate --grants` prints, but for tables that are not there:
+    /// whoever creates one later grants as well.
+    fn grant(&self, config: &str) {
+        let (code, grants, errors) =
+            pgsluice(&["migrate", "--grants", &self.role], Some(config), &[]);
+        assert_eq!(code, Some(0), "{errors}");
+        let mut superuser = self.database.connect();
+        for grant in grants.lines() {
+            if let Err(error) = superuser.batch_execute(grant) {
+                let code = error.code().map(postgres::error::SqlState::code);
+                assert!(matches!(code, Some("42P01" | "3F000")), "{grant}: {error:?}");
+            }
+        }
     }
 
     /// A daemon with [`Self::config`].
     pub(crate) fn daemon(&self, more: &str) -> Daemon {
-        Daemon::start(&self.config(more))
+        self.daemon_with(more, &[])
     }
 
     /// The same with further variables, for keys of sections that `config` has already.
     pub(crate) fn daemon_with(&self, more: &str, variables: &[(&str, &str)]) -> Daemon {
-        Daemon::start_with(Some(&self.config(more)), variables)
+        self.daemon_of(Some(&self.config(more)), variables)
+    }
+
+    /// A daemon with a configuration that is all the test's own, or with none.
+    pub(crate) fn daemon_of(&self, config: Option<&str>, variables: &[(&str, &str)]) -> Daemon {
+        Daemon::start(config, variables, &self.expected)
     }
 
     pub(crate) fn producer(&self) -> Producer {
@@ -197,6 +261,32 @@ impl Case {
     }
 }
 
+impl Drop for Case {
+    fn drop(&mut self) {
+        // Its daemons have ended: they borrow nothing, but every test declares them later.
+        if !std::thread::panicking() {
+            let missing = self.expected.missing();
+            assert!(missing.is_empty(), "expected and never logged: {missing:?}");
+        }
+    }
+}
+
+/// Migrates an empty database, as a role that owns pgsluice's schema and nothing else.
+fn migrated(database: &Database) {
+    let owner = format!("{}_owner", database.name);
+    database.execute(&format!(
+        "create role {owner} login; grant create on database {} to {owner}",
+        database.name
+    ));
+    let url = database.url_as(&owner);
+    let config = format!(
+        "[kafka]\nbrokers = \"unused\"\ngroup = \"unused\"\ntopics = [\"unused\"]\n\
+         [postgres]\nurl = \"{url}\"\n"
+    );
+    let (code, _, errors) = pgsluice(&["migrate"], Some(&config), &[]);
+    assert_eq!(code, Some(0), "{errors}");
+}
+
 /// How many records this process finished with that verdict, by its own metrics.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small whole number")]
 pub(crate) fn counted(daemon: &Daemon, verdict: &str) -> usize {
@@ -246,7 +336,8 @@ pub(crate) const CUSTOMER_ROUTE: &str = "[decode]\nformat = \"envelope\"\n\
 
 /// Remembers every version that was ever written to [`CUSTOMER_TABLE`], in the order of writing.
 pub(crate) const EFFECTS: &str = "create table effect (n bigserial, id text, version bigint); \
-     create function remember() returns trigger language plpgsql as $$ begin \
+     create function remember() returns trigger language plpgsql \
+       security definer set search_path = '' as $$ begin \
        insert into public.effect (id, version) values (new.id, new.version); return new; end $$; \
      create trigger remember after insert or update on customer \
        for each row execute function remember()";

@@ -41,7 +41,7 @@ fn assert_nothing_failed(findings: &[Value]) {
 
 #[test]
 fn a_sound_configuration_is_proved_before_the_first_start_and_nothing_is_created() {
-    let case = Case::new("check_sound", 3);
+    let case = Case::unmigrated("check_sound", 3);
     case.database.execute(CUSTOMER_TABLE);
 
     let (code, findings) = connect(&case.config(CUSTOMER_ROUTE), &[]);
@@ -79,7 +79,7 @@ fn what_a_running_daemon_uses_is_found_in_order_and_left_alone() {
 
 #[test]
 fn everything_that_is_wrong_is_found_at_once_and_ends_with_code_2() {
-    let case = Case::new("check_wrong", 2);
+    let case = Case::unmigrated("check_wrong", 2);
     case.database.execute(
         "create table customer (id text, name inet); create role reader login; \
          grant select on customer to reader",
@@ -92,7 +92,7 @@ fn everything_that_is_wrong_is_found_at_once_and_ends_with_code_2() {
          [[route]]\n[route.delete]\ntable = \"public.missing\"\nkey = { id = \"aggregate_id\" }\n",
     );
     let topics = format!("{},not-there", case.topic);
-    let url = case.database.url().replace("postgres@", "reader@");
+    let url = case.database.url_as("reader");
 
     let variables =
         [("PGSLUICE__KAFKA__TOPICS", topics.as_str()), ("PGSLUICE__POSTGRES__URL", url.as_str())];
@@ -148,7 +148,7 @@ fn brokers_and_a_server_that_do_not_answer_are_both_named_with_code_3() {
 #[test]
 fn a_wrong_database_name_is_a_mistake_and_not_an_outage() {
     let case = Case::new("check_database", 1);
-    let url = case.database.url().replace(&case.database.name, "no_such_database");
+    let url = case.url().replace(&format!("/{}?", case.database.name), "/no_such_database?");
 
     let (code, findings) = connect(&case.config(""), &[("PGSLUICE__POSTGRES__URL", &url)]);
 
@@ -159,13 +159,14 @@ fn a_wrong_database_name_is_a_mistake_and_not_an_outage() {
 #[test]
 fn settings_of_server_and_role_that_matter_are_found_beneath_our_own() {
     let case = Case::new("check_settings", 1);
+    let config = case.config("");
     case.database.execute(&format!(
         "alter database {} set synchronous_commit = off; \
          alter database {0} set default_transaction_read_only = on",
         case.database.name
     ));
 
-    let (code, findings) = connect(&case.config(""), &[]);
+    let (code, findings) = connect(&config, &[]);
 
     assert_eq!(code, Some(2));
     assert_finding(&findings, "ok", "synchronous_commit", "off for others");
@@ -177,8 +178,6 @@ fn settings_of_server_and_role_that_matter_are_found_beneath_our_own() {
 #[test]
 fn positions_that_belong_to_another_cluster_are_found() {
     let case = Case::new("check_cluster", 1);
-    let (code, _, errors) = pgsluice(&["migrate"], Some(&case.config("")), &[]);
-    assert_eq!(code, Some(0), "{errors}");
     case.database.execute(&format!(
         "insert into pgsluice.sink_t (name, cluster_id) values ('{}', 'another')",
         case.group

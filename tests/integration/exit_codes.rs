@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::case::{Case, ENVELOPE, SETTLING, renamed};
-use crate::support::daemon::{Daemon, pgsluice};
+use crate::support::daemon::Daemon;
 use crate::support::process::free_port;
 
 fn says(daemon: &Daemon, event: &str) -> bool {
@@ -13,6 +13,7 @@ fn says(daemon: &Daemon, event: &str) -> bool {
 #[test]
 fn brokers_that_are_never_there_end_the_start_with_code_3() {
     let case = Case::new("no_broker", 1);
+    case.expects(&["librdkafka", "kafka_unreachable", "startup_timeout"]);
     let brokers = format!("127.0.0.1:{}", free_port());
     let daemon = case.daemon_with(
         "",
@@ -28,8 +29,7 @@ fn brokers_that_are_never_there_end_the_start_with_code_3() {
 #[test]
 fn a_cluster_other_than_the_sinks_own_ends_the_start_with_code_4() {
     let case = Case::new("other_cluster", 1);
-    let (code, _, errors) = pgsluice(&["migrate"], Some(&case.config("")), &[]);
-    assert_eq!(code, Some(0), "{errors}");
+    case.expects(&["cluster_mismatch"]);
     case.database.execute(&format!(
         "insert into pgsluice.sink_t (name, cluster_id) values ('{}', 'another')",
         case.group
@@ -42,6 +42,7 @@ fn a_cluster_other_than_the_sinks_own_ends_the_start_with_code_4() {
 #[test]
 fn a_static_member_whose_name_is_taken_ends_with_code_4() {
     let case = Case::new("fenced_member", 1);
+    case.expects(&["librdkafka", "member_fenced"]);
     let name = [("PGSLUICE__KAFKA__INSTANCE_ID", "the-one")];
     let first = case.daemon_with(ENVELOPE, &name);
     first.until_ready();
@@ -73,6 +74,7 @@ fn busy(case: &Case, variables: &[(&str, &str)], holder: &mut postgres::Client) 
 #[test]
 fn a_drain_that_cannot_be_finished_in_time_ends_with_code_1() {
     let case = Case::new("drain_expires", 1);
+    case.expects(&["drain_expired"]);
     let mut holder = case.database.connect();
     let daemon = busy(&case, &[("PGSLUICE__SHUTDOWN__DRAIN_TIMEOUT", "1s")], &mut holder);
 
@@ -85,6 +87,7 @@ fn a_drain_that_cannot_be_finished_in_time_ends_with_code_1() {
 #[test]
 fn a_second_sigterm_ends_the_drain_at_once_with_code_1() {
     let case = Case::new("second_signal", 1);
+    case.expects(&["signal"]);
     let mut holder = case.database.connect();
     let daemon = busy(&case, &[("PGSLUICE__SHUTDOWN__DRAIN_TIMEOUT", "10m")], &mut holder);
 

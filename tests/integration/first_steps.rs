@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::case::{Case, counted};
-use crate::support::daemon::{Daemon, pgsluice};
+use crate::support::daemon::pgsluice;
 use crate::support::kafka::{self, Outgoing};
 
 #[test]
 fn four_environment_variables_are_enough() {
-    let case = Case::new("four_variables", 2);
+    let case = Case::unmigrated("four_variables", 2);
     let producer = case.producer();
     let places = producer.send_all([
         Outgoing::new("a", r#"{"name":"first","amount":12345678901234567890.10}"#),
@@ -16,13 +16,13 @@ fn four_environment_variables_are_enough() {
         Outgoing::new("b", r#"[1,2]"#),
     ]);
 
-    let daemon = Daemon::start_with(
+    let daemon = case.daemon_of(
         None,
         &[
             ("PGSLUICE__KAFKA__BROKERS", kafka::brokers()),
             ("PGSLUICE__KAFKA__GROUP", &case.group),
             ("PGSLUICE__KAFKA__TOPICS", &case.topic),
-            ("PGSLUICE__POSTGRES__URL", &case.database.url()),
+            ("PGSLUICE__POSTGRES__URL", &case.url()),
         ],
     );
     case.until_finished(&daemon);
@@ -112,6 +112,7 @@ fn a_configuration_with_mistakes_ends_with_code_2_and_names_them_all() {
 #[test]
 fn a_database_that_is_never_there_ends_the_start_with_code_3() {
     let case = Case::new("no_database", 1);
+    case.expects(&["session_lost", "startup_timeout"]);
     let url = "postgres://postgres@127.0.0.1:9/nowhere";
     let daemon = case.daemon_with(
         "",

@@ -21,11 +21,11 @@ pub(crate) fn until_halted(daemon: &Daemon, reason: &str, words: &[&str]) {
     daemon.until("the partition is halted and /status says why", SETTLING, || {
         daemon.metric("pgsluice_partition_halted", &labels) > 0.5 && told()
     });
-    let log = daemon.log();
-    let line = log.iter().find(|line| {
-        line.contains("\"partition_halted\"") && words.iter().all(|word| line.contains(word))
+    daemon.until("a line tells of it", SETTLING, || {
+        daemon.log().iter().any(|line| {
+            line.contains("\"partition_halted\"") && words.iter().all(|word| line.contains(word))
+        })
     });
-    assert!(line.is_some(), "no line tells of {words:?}:\n{}", log.join("\n"));
 }
 
 /// Waits until everything is applied again and nothing tells of a halt any more.
@@ -37,14 +37,16 @@ fn until_resumed(case: &Case, daemon: &Daemon, applied: usize) {
     daemon.until("the halt is over", SETTLING, || {
         daemon.metric("pgsluice_partition_halted", &[]) < 0.5 && daemon.get("/ready").0 == 200
     });
-    let resumed = |line: &String| line.contains("\"partition_resumed\"");
-    assert!(daemon.log().iter().any(resumed), "no line tells that it goes on");
+    daemon.until("a line tells that it goes on", SETTLING, || {
+        daemon.log().iter().any(|line| line.contains("\"partition_resumed\""))
+    });
 }
 
 /// Breaks the customers' table under a running daemon, mends it, and expects the words in between.
 #[track_caller]
 fn breaks_and_mends(name: &str, broken: &str, mended: &str, words: &[&str]) {
     let case = Case::new(name, 1);
+    case.expects(&["partition_halted"]);
     case.database.execute(CUSTOMER_TABLE);
     let producer = case.producer();
     producer.send(renamed("c", 1));
@@ -66,12 +68,16 @@ fn breaks_and_mends(name: &str, broken: &str, mended: &str, words: &[&str]) {
 #[test]
 fn a_table_that_is_missing_at_start_is_waited_for() {
     let case = Case::new("no_table", 1);
+    // The session is opened anew for the table as it is now.
+    case.expects(&["partition_halted", "session_lost"]);
     case.producer().send(renamed("c", 1));
     let daemon = case.daemon(CUSTOMER_ROUTE);
     until_halted(&daemon, "schema_mismatch", &["route[0]", "public.customer", "no such table"]);
     assert_eq!(daemon.get("/ready").0, 503, "every partition stands still");
 
     case.database.execute(CUSTOMER_TABLE);
+    // And granted, as an operator would: the configuration is the same.
+    case.config(CUSTOMER_ROUTE);
     until_resumed(&case, &daemon, 1);
     daemon.stop();
 }
@@ -109,6 +115,8 @@ fn a_missing_unique_index_halts_until_there_is_one() {
 #[test]
 fn a_column_of_another_type_is_taken_up_as_it_is_now() {
     let case = Case::new("changed_type", 1);
+    // The session is opened anew for the table as it is now.
+    case.expects(&["partition_halted", "session_lost"]);
     case.database.execute(CUSTOMER_TABLE);
     let producer = case.producer();
     producer.send(renamed("c", 1));
@@ -126,6 +134,7 @@ fn a_column_of_another_type_is_taken_up_as_it_is_now() {
 #[test]
 fn a_missing_partition_of_the_target_halts_until_it_is_added() {
     let case = Case::new("no_partition", 1);
+    case.expects(&["partition_halted"]);
     case.database.execute(
         "create table customer (id text primary key, name text not null, note text, \
            version bigint not null) partition by range (id); \
@@ -143,17 +152,12 @@ fn a_missing_partition_of_the_target_halts_until_it_is_added() {
 #[test]
 fn a_revoked_grant_halts_until_it_is_granted() {
     let case = Case::new("revoked", 1);
-    let role = format!("{}_user", case.database.name);
+    case.expects(&["partition_halted"]);
+    let role = &case.role;
     case.database.execute(CUSTOMER_TABLE);
-    case.database.execute(&format!(
-        "create role {role} login; grant create on database {} to {role}; \
-         grant select, insert, update, delete on customer to {role}",
-        case.database.name
-    ));
-    let url = case.database.url().replace("//postgres@", &format!("//{role}@"));
     let producer = case.producer();
     producer.send(renamed("c", 1));
-    let daemon = case.daemon_with(CUSTOMER_ROUTE, &[("PGSLUICE__POSTGRES__URL", &url)]);
+    let daemon = case.daemon(CUSTOMER_ROUTE);
     case.until_finished(&daemon);
 
     case.database.execute(&format!("revoke insert on customer from {role}"));
@@ -168,6 +172,7 @@ fn a_revoked_grant_halts_until_it_is_granted() {
 #[test]
 fn dead_letters_wait_in_their_table_for_a_topic_that_is_not_there() {
     let case = Case::new("no_dlq", 1);
+    case.expects(&["dead_letters", "letters_stuck"]);
     case.producer().send_all([Outgoing::new("sick", "{"), Outgoing::new("well", "{}")]);
     let daemon = case.daemon("[dead_letter]\ncreate_topic = false\n");
     case.until_finished(&daemon);
@@ -218,6 +223,7 @@ fn a_database_that_refuses_to_give_out_dead_letters_is_told_of_once() {
 #[test]
 fn a_code_of_the_users_own_halts_where_the_configuration_says_so() {
     let case = Case::new("own_code", 1);
+    case.expects(&["partition_halted"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(
         "create function closed() returns trigger language plpgsql as $$ begin \

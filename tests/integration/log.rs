@@ -54,6 +54,7 @@ fn an_open_transaction_is_not_read_before_it_commits() {
 #[test]
 fn an_operator_who_resets_the_group_is_obeyed_and_changes_no_row() {
     let case = Case::new("reset_offsets", 2);
+    case.expects(&["position_moved"]);
     let records = (0..200).map(|n| renamed(&format!("c{}", n % 20), n / 20 + 1));
     let places = case.producer().send_all(records);
     let daemon = case.daemon(ENVELOPE);
@@ -96,6 +97,7 @@ fn positions_of_a_group_that_was_used_before_are_adopted_once() {
 #[test]
 fn a_recreated_topic_halts_its_partition_and_nothing_is_written() {
     let case = Case::new("recreated", 1);
+    case.expects(&["partition_halted"]);
     case.producer().send_all((0..10).map(|n| Outgoing::new(&format!("k{n}"), r#"{"old":true}"#)));
     let daemon = case.daemon("");
     case.until_finished(&daemon);

@@ -70,7 +70,7 @@ fn a_frozen_instance_wakes_up_into_a_world_that_went_on_without_it() {
 
 #[test]
 fn instances_that_start_together_on_an_empty_database_migrate_it_once() {
-    let case = Case::new("migrate_together", 4);
+    let case = Case::unmigrated("migrate_together", 4);
     let places = case.producer().send_all((0..40).map(|n| Outgoing::new(&format!("k{n}"), "{}")));
 
     let daemons: Vec<Daemon> = (0..3).map(|_| case.daemon("")).collect();

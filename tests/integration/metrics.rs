@@ -27,6 +27,7 @@ fn series(daemon: &Daemon) -> BTreeSet<String> {
 #[test]
 fn records_counted_by_verdict_are_those_of_the_table_and_keys_make_no_series() {
     let case = Case::new("metrics_agree", 2);
+    case.expects(&["dead_letters"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute("alter table customer add constraint short check (length(name) < 12)");
     let producer = case.producer();

@@ -37,6 +37,7 @@ fn the_newest_event_sent_twice_is_a_duplicate() {
 #[test]
 fn another_event_of_the_same_version_is_poison_and_parks_what_follows() {
     let case = Case::new("conflict", 1);
+    case.expects(&["dead_letters"]);
     let places = case.producer().send_all([
         renamed("c", 1),
         customer_event("c", 1, "somebody-else", &json!({"newName": "intruder"})),

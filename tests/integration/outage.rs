@@ -50,6 +50,7 @@ fn one_locked_row_delays_its_own_aggregate_only() {
 #[test]
 fn a_terminated_connection_costs_nothing_but_time() {
     let case = Case::new("terminated", 3);
+    case.expects(&["session_lost"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(EFFECTS);
     let load = Load::start(&case, 200);
@@ -76,6 +77,7 @@ fn a_terminated_connection_costs_nothing_but_time() {
 fn a_backend_killed_by_the_system_takes_the_server_through_recovery_and_loses_nothing() {
     let server = Postgres::own();
     let case = Case::on(&server, "backend_killed", 2);
+    case.expects(&["session_lost"]);
     let load = Load::start(&case, 200);
     let daemon = case.daemon(ENVELOPE);
 
@@ -99,6 +101,7 @@ fn a_backend_killed_by_the_system_takes_the_server_through_recovery_and_loses_no
 fn a_crash_of_the_whole_server_loses_nothing_that_progress_covers() {
     let server = Postgres::own();
     let case = Case::on(&server, "server_crash", 2);
+    case.expects(&["session_lost"]);
     let load = Load::start(&case, 200);
     let daemon = case.daemon(ENVELOPE);
 
@@ -117,6 +120,7 @@ fn a_crash_of_the_whole_server_loses_nothing_that_progress_covers() {
 fn ten_seconds_without_a_database_are_waited_out() {
     let server = Postgres::own();
     let case = Case::on(&server, "outage", 2);
+    case.expects(&["session_lost"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(EFFECTS);
     let load = Load::start(&case, 200);

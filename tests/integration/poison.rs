@@ -61,6 +61,7 @@ fn dead_letters(case: &Case, daemon: &Daemon, count: usize) -> Vec<Incoming> {
 #[test]
 fn a_row_that_violates_a_check_is_isolated_in_the_middle_of_its_aggregate() {
     let case = Case::new("check_violation", 1);
+    case.expects(&["dead_letters"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(NO_BOB);
     let places = case.producer().send_all(with_poison_in_the_middle(refused_note()));
@@ -82,6 +83,7 @@ fn a_row_that_violates_a_check_is_isolated_in_the_middle_of_its_aggregate() {
 #[test]
 fn a_deferred_constraint_is_isolated_although_it_speaks_at_commit() {
     let case = Case::new("deferred", 1);
+    case.expects(&["dead_letters"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(
         "create table allowed (note text primary key); \
@@ -102,6 +104,7 @@ fn a_deferred_constraint_is_isolated_although_it_speaks_at_commit() {
 #[test]
 fn poison_late_in_an_aggregates_life_parks_what_comes_later() {
     let case = Case::new("later_poison", 1);
+    case.expects(&["dead_letters"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(NO_BOB);
     let producer = case.producer();
@@ -126,6 +129,7 @@ fn poison_late_in_an_aggregates_life_parks_what_comes_later() {
 #[test]
 fn a_value_that_is_not_json_parks_the_aggregate_its_key_names() {
     let case = Case::new("bad_json", 1);
+    case.expects(&["dead_letters"]);
     let places = case.producer().send_all([
         Outgoing::new("sick", r#"{"n":1}"#),
         Outgoing::new("sick", r#"{"n":2"#),
@@ -149,6 +153,7 @@ fn a_value_that_is_not_json_parks_the_aggregate_its_key_names() {
 #[test]
 fn an_event_that_lacks_a_field_is_isolated() {
     let case = Case::new("missing_field", 1);
+    case.expects(&["dead_letters"]);
     let untyped = r#"{"eventId":"x","aggregateId":"sick","aggregateType":"Customer",
         "sequenceNumber":3,"timestamp":"2026-01-01T00:00:00Z"}"#;
     let places =
@@ -164,6 +169,7 @@ fn an_event_that_lacks_a_field_is_isolated() {
 #[test]
 fn an_event_whose_aggregate_cannot_be_told_is_dead_lettered_alone() {
     let case = Case::new("no_aggregate", 1);
+    case.expects(&["dead_letters"]);
     let places = case.producer().send_all([
         Outgoing::without_key("not json"),
         renamed("well", 1),
@@ -184,6 +190,7 @@ fn an_event_whose_aggregate_cannot_be_told_is_dead_lettered_alone() {
 #[test]
 fn the_dead_letter_topic_holds_the_originals_byte_for_byte_and_in_order() {
     let case = Case::new("letters", 3);
+    case.expects(&["dead_letters"]);
     let originals = [
         Outgoing::new("k", vec![0xff, 0x00, b'{'])
             .header("trace", Some(b"1"))
@@ -225,6 +232,7 @@ fn the_dead_letter_topic_holds_the_originals_byte_for_byte_and_in_order() {
 #[test]
 fn dead_letters_and_parked_records_delivered_again_stay_what_they_are() {
     let case = Case::new("letters_again", 1);
+    case.expects(&["dead_letters"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(NO_BOB);
     let places = case.producer().send_all(with_poison_in_the_middle(refused_note()));
@@ -249,6 +257,7 @@ fn dead_letters_and_parked_records_delivered_again_stay_what_they_are() {
 #[test]
 fn no_value_of_an_event_reaches_log_notification_or_dead_letter_headers() {
     let case = Case::new("secrecy", 1);
+    case.expects(&["dead_letters"]);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute("alter table customer add constraint short check (length(name) < 20)");
     let canary = "canary-4711-and-much-longer-than-20";

@@ -1,9 +1,9 @@
-//! A role that owns nothing, with the grants that `pgsluice migrate --grants` prints.
+//! A role that owns nothing, with the grants that `pgsluice migrate --grants` prints. Nearly every
+//! test of this suite runs under such a role; this one looks at the role itself.
 
 use serde_json::json;
 
 use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, customer_event, renamed};
-use crate::support::daemon::{Daemon, pgsluice};
 
 const DELETE_ROUTE: &str = "[[route]]\naggregate_type = \"Order\"\n[route.delete]\n\
      table = \"public.order\"\nkey = { id = \"aggregate_id\" }\n";
@@ -14,14 +14,7 @@ fn the_printed_grants_are_enough_to_run() {
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute("alter table customer add constraint no_bob check (note <> 'bob')");
     case.database.execute("create table public.order (id text primary key)");
-    let role = format!("runner_{}", case.database.name);
-    case.database.execute(&format!("create role {role} login"));
-    let config = case.config(&format!("{CUSTOMER_ROUTE}{DELETE_ROUTE}"));
-    let (code, _, errors) = pgsluice(&["migrate"], Some(&config), &[]);
-    assert_eq!(code, Some(0), "{errors}");
-    let (code, grants, errors) = pgsluice(&["migrate", "--grants", &role], Some(&config), &[]);
-    assert_eq!(code, Some(0), "{errors}");
-    case.database.execute(&grants);
+    case.expects(&["dead_letters"]);
     let places = case.producer().send_all([
         renamed("a", 1),
         renamed("a", 2),
@@ -30,12 +23,10 @@ fn the_printed_grants_are_enough_to_run() {
         renamed("b", 2),
     ]);
 
-    let url = case.database.url().replace("postgres@", &format!("{role}@"));
     // `auto` finds nothing to do, and `verify` has nothing to say: neither needs to own anything.
     for migrate in ["auto", "verify"] {
-        let variables =
-            [("PGSLUICE__POSTGRES__URL", url.as_str()), ("PGSLUICE__POSTGRES__MIGRATE", migrate)];
-        let daemon = Daemon::start_with(Some(&config), &variables);
+        let routes = format!("{CUSTOMER_ROUTE}{DELETE_ROUTE}");
+        let daemon = case.daemon_with(&routes, &[("PGSLUICE__POSTGRES__MIGRATE", migrate)]);
         case.until_finished(&daemon);
         daemon.until_ready();
         daemon.stop();
@@ -44,6 +35,15 @@ fn the_printed_grants_are_enough_to_run() {
     let expected = ["APPLIED", "APPLIED", "DEAD_LETTERED", "PARKED"];
     case.assert_outcomes(places.iter().copied().zip(expected));
     assert_eq!(case.database.count("select count(*) from customer"), 1);
+    let role = &case.role;
     let owned = format!("select count(*) from pg_class where relowner = '{role}'::regrole");
     assert_eq!(case.database.count(&owned), 0);
+    let powers = format!(
+        "select concat_ws(' ', rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, \
+           has_database_privilege(oid, current_database(), 'create'), \
+           has_schema_privilege(oid, 'pgsluice', 'create'), \
+           has_table_privilege(oid, 'pgsluice.aggregate_t', 'delete, truncate')) \
+         from pg_roles where rolname = '{role}'"
+    );
+    assert_eq!(case.database.text(&powers).as_deref(), Some("f f f f f f f"));
 }

@@ -94,6 +94,7 @@ fn a_number_reaches_a_numeric_column_digit_for_digit() {
 #[test]
 fn a_value_that_does_not_fit_its_column_is_that_events_poison() {
     let case = Case::new("misfit", 1);
+    case.expects(&["dead_letters"]);
     case.database.execute("create table n (id text primary key, small smallint, at timestamptz)");
     let route = "[[route]]\n[route.upsert]\ntable = \"public.n\"\n\
          key = { id = \"aggregate_id\" }\n\
@@ -119,6 +120,7 @@ fn a_value_that_does_not_fit_its_column_is_that_events_poison() {
 #[test]
 fn the_first_matching_route_decides() {
     let case = Case::new("route_choice", 1);
+    case.expects(&["dead_letters"]);
     case.database.execute(CUSTOMER_TABLE);
     let routes = format!(
         "[[route]]\nevent_type = \"Heartbeat\"\nskip = true\n\

@@ -27,6 +27,7 @@ fn daemon(case: &Case, password: &str, authority: &Path) -> Daemon {
 #[test]
 fn records_are_read_and_dead_letters_published_over_tls_with_scram() {
     let case = Case::new("secured", 1);
+    case.expects(&["dead_letters"]);
     let poison = Outgoing::new("b", "not json");
     let places = case.producer().send_all([renamed("a", 1), poison]);
 
@@ -56,6 +57,7 @@ fn assert_refused(case: &Case, daemon: &Daemon, cause: &str) {
 #[test]
 fn a_wrong_password_and_an_unknown_authority_are_each_named_in_the_log() {
     let case = Case::new("refused", 1);
+    case.expects(&["librdkafka", "kafka_trouble", "kafka_unreachable"]);
     case.producer().send(renamed("a", 1));
 
     let wrong_password = daemon(&case, WRONG_PASSWORD, &kafka::secured().1);

@@ -5,8 +5,10 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::complaints::Expected;
 use super::process::{dies_with_us, free_port, next_number, scratch, signal, spawn};
 use super::wait;
 
@@ -14,11 +16,15 @@ use super::wait;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const LOG_TAIL_LINES: usize = 40;
 
-/// A running `pgsluice run`; killed when dropped, and with the test process.
+/// A running `pgsluice run`; killed when dropped, and with the test process. Its end is also the
+/// end of the test's patience with lines at ERROR and WARN, see [`Expected`].
 pub(crate) struct Daemon {
     child: Mutex<Child>,
     pid: u32,
     log: Arc<Mutex<Vec<String>>>,
+    /// Fills `log`; ends with the daemon.
+    reader: Mutex<Option<JoinHandle<()>>>,
+    expected: Expected,
     /// Known beforehand where there is no log to tell it.
     admin: Option<String>,
     /// Held open and never read.
@@ -35,23 +41,31 @@ pub(crate) enum Unread {
 }
 
 impl Daemon {
-    /// Starts the daemon with that configuration file. The admin port is any free one.
-    pub(crate) fn start(config: &str) -> Self {
-        Self::start_with(Some(config), &[])
-    }
-
-    /// Starts the daemon with a file, or with none, and further environment variables.
-    pub(crate) fn start_with(config: Option<&str>, variables: &[(&str, &str)]) -> Self {
+    /// Starts the daemon with a file, or with none, and further environment variables. The admin
+    /// port is any free one. `expected` is what it may complain of.
+    pub(crate) fn start(
+        config: Option<&str>,
+        variables: &[(&str, &str)],
+        expected: &Expected,
+    ) -> Self {
         let mut child = spawn(Self::command(config, variables));
         let stderr = child.stderr.take().expect("piped");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().expect("log").push(line);
             }
         });
-        Self { pid: child.id(), child: Mutex::new(child), log, admin: None, _unread: None }
+        Self {
+            pid: child.id(),
+            child: Mutex::new(child),
+            log,
+            reader: Mutex::new(Some(reader)),
+            expected: expected.clone(),
+            admin: None,
+            _unread: None,
+        }
     }
 
     /// Starts the daemon and reads nothing of what it logs.
@@ -64,6 +78,8 @@ impl Daemon {
             pid: child.id(),
             child: Mutex::new(child),
             log: Arc::default(),
+            reader: Mutex::new(None),
+            expected: Expected::default(),
             admin: Some(admin),
             _unread: stderr,
         }
@@ -197,11 +213,32 @@ impl Daemon {
         self.signal("TERM");
         let code = self.wait_exit(Duration::from_secs(30));
         assert_eq!(code, Some(0), "exit code after SIGTERM\n{}", self.log_tail());
+        self.assert_no_surprise();
+    }
+
+    /// Asserts that the daemon, which has ended, complained of nothing that was not expected.
+    #[track_caller]
+    fn assert_no_surprise(&self) {
+        if let Some(reader) = self.reader.lock().expect("reader").take() {
+            reader.join().expect("the log is read to its end");
+        }
+        let log = self.log();
+        let unexpected = self.expected.unexpected(&log);
+        assert!(
+            unexpected.is_empty(),
+            "the daemon logged what the test did not expect (Case::expects):\n{}",
+            unexpected.join("\n")
+        );
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let quiet = || self.exit_status().is_some() || self.expected.all_in(&self.log());
+        if !std::thread::panicking() && self.admin.is_none() {
+            // What the test waited for may be a moment ahead of the line that tells of it.
+            wait::holds_within(Duration::from_secs(5), quiet);
+        }
         if let Ok(mut child) = self.child.lock() {
             // It may have ended by itself.
             child.kill().ok();
@@ -209,6 +246,8 @@ impl Drop for Daemon {
         }
         if std::thread::panicking() {
             eprintln!("--- log of the daemon (pid {}) ---\n{}", self.pid, self.log_tail());
+        } else {
+            self.assert_no_surprise();
         }
     }
 }

@@ -11,6 +11,7 @@
 )]
 
 pub(crate) mod certificates;
+pub(crate) mod complaints;
 pub(crate) mod daemon;
 pub(crate) mod kafka;
 pub(crate) mod postgres;

@@ -19,6 +19,8 @@ pub(crate) struct Postgres {
     port: u16,
     settings: Vec<String>,
     server: Mutex<Option<Child>>,
+    /// The database that [`Self::copy`] copies.
+    template: OnceLock<String>,
 }
 
 impl Postgres {
@@ -76,7 +78,8 @@ impl Postgres {
             .arg(&data));
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let port = free_port();
-        let postgres = Self { directory, port, settings, server: Mutex::new(None) };
+        let server = Mutex::new(None);
+        let postgres = Self { directory, port, settings, server, template: OnceLock::new() };
         postgres.start();
         postgres
     }
@@ -149,10 +152,24 @@ impl Postgres {
 
     /// A fresh, empty database; `name` makes it recognisable in logs.
     pub(crate) fn database(&self, name: &str) -> Database {
+        self.create(name, "")
+    }
+
+    /// A copy of the database that `fill` fills, once for each server.
+    pub(crate) fn copy(&self, name: &str, fill: impl FnOnce(&Database)) -> Database {
+        let template = self.template.get_or_init(|| {
+            let original = self.database("original");
+            fill(&original);
+            original.name
+        });
+        self.create(name, &format!(" template {template}"))
+    }
+
+    fn create(&self, name: &str, options: &str) -> Database {
         let name = format!("{name}_{}", next_number());
         self.try_connect("postgres")
             .expect("connect")
-            .batch_execute(&format!("create database {name}"))
+            .batch_execute(&format!("create database {name}{options}"))
             .expect("create a database");
         Database { name, port: self.port }
     }
@@ -187,9 +204,14 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// What goes into `postgres.url`.
+    /// What goes into `postgres.url`, as the superuser.
     pub(crate) fn url(&self) -> String {
         url(self.port, &self.name)
+    }
+
+    /// The same as another role.
+    pub(crate) fn url_as(&self, role: &str) -> String {
+        self.url().replace("//postgres@", &format!("//{role}@"))
     }
 
     /// The same with further parameters, e.g. `sslmode=require`.
