@@ -189,14 +189,9 @@ fn dead_letters_wait_in_their_table_for_a_topic_that_is_not_there() {
 #[test]
 fn a_database_that_refuses_to_give_out_dead_letters_is_told_of_once() {
     let case = Case::new("no_claim", 1);
-    let role = format!("{}_user", case.database.name);
-    case.database.execute(&format!(
-        "create role {role} login; grant create on database {} to {role}",
-        case.database.name
-    ));
-    let url = case.database.url().replace("//postgres@", &format!("//{role}@"));
-    let variables = [("PGSLUICE__POSTGRES__URL", &*url), ("PGSLUICE__LOG__LEVEL", "debug")];
-    let daemon = case.daemon_with("", &variables);
+    case.expects(&["dead_letters", "letters_unclaimed"]);
+    let role = &case.role;
+    let daemon = case.daemon_with("", &[("PGSLUICE__LOG__LEVEL", "debug")]);
     daemon.until_ready();
 
     // The publisher reads the sink's row beside the letters, and nobody else does any more.

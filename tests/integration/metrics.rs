@@ -89,6 +89,7 @@ fn records_counted_by_verdict_are_those_of_the_table_and_keys_make_no_series() {
 #[test]
 fn lag_is_what_is_not_durable_also_while_the_partition_stands_still() {
     let case = Case::new("lag", 1);
+    case.expects(&["partition_halted"]);
     case.database.execute(CUSTOMER_TABLE);
     let producer = case.producer();
     producer.send_all((1..=5).map(|version| renamed("c", version)));
@@ -157,6 +158,7 @@ fn has_series(daemon: &Daemon, name: &str) -> bool {
 #[test]
 fn what_waits_in_the_tables_is_shown_as_long_as_it_waits() {
     let case = Case::new("metrics_waiting", 1);
+    case.expects(&["dead_letters", "letters_stuck"]);
     case.producer().send_all([
         Outgoing::new("sick", "{"),
         Outgoing::new("sick", "{}"),
