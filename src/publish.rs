@@ -38,6 +38,8 @@ use crate::store::publication::{self, OwnedStream, Portion, StoredLetter};
 const ROUND: Duration = Duration::from_secs(5);
 /// What one reading may bring into memory.
 const PORTION: Portion = Portion { letters_per_stream: 200, bytes: 8 * 1024 * 1024 };
+/// The refusal of a claim that is told: the first one may be a lock or a deadlock.
+const TOLD_REFUSAL: u32 = 2;
 /// First and longest wait of a stream whose letter could not be delivered.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -101,8 +103,8 @@ pub struct Publisher<L> {
     status: watch::Sender<Status>,
     resting: HashMap<StreamId, Rest>,
     faults: FaultPolicy,
-    /// The database refuses to give letters out.
-    refused: bool,
+    /// How often in a row the database refused to give letters out.
+    refusals: u32,
 }
 
 /// A stream that waits before the next attempt.
@@ -130,7 +132,7 @@ impl<L: Letters> Publisher<L> {
         let (status, _) = watch::channel(Status::default());
         let faults = config.retry.faults.clone();
         let resting = HashMap::new();
-        Ok(Some(Self { outlet, desk, wake, status, resting, faults, refused: false }))
+        Ok(Some(Self { outlet, desk, wake, status, resting, faults, refusals: 0 }))
     }
 
     /// How publishing goes, kept current while it runs.
@@ -174,7 +176,7 @@ impl<L: Letters> Publisher<L> {
                 return false;
             }
         };
-        if std::mem::take(&mut self.refused) {
+        if std::mem::take(&mut self.refusals) >= TOLD_REFUSAL {
             tracing::info!(event = "letters_claimed", "dead letters can be claimed again");
         }
         if portion.is_empty() {
@@ -192,12 +194,12 @@ impl<L: Letters> Publisher<L> {
         published > 0
     }
 
-    /// One WARN for a refusal, however many rounds it lasts. A session that ended is told where
+    /// One WARN for a refusal that lasts, however many rounds. A session that ended is told where
     /// that is noticed.
     fn unclaimed(&mut self, fault: &Fault) {
         let refused = self.faults.decide(fault) != Decision::WaitForDatabase;
-        if refused && !self.refused {
-            self.refused = true;
+        self.refusals = self.refusals.saturating_add(refused.into());
+        if refused && self.refusals == TOLD_REFUSAL {
             tracing::warn!(
                 event = "letters_unclaimed",
                 error = %fault,

@@ -59,6 +59,7 @@ impl LogEnds {
     /// Where the logs of partitions end. Blocks. What could not be asked is missing in the answer;
     /// a topic that is gone costs the others nothing but time.
     pub fn fetch(&self, partitions: &[TopicPartition]) -> HashMap<TopicPartition, LogEnd> {
+        positions::serve(&self.all);
         let mut topics: BTreeMap<&str, Vec<TopicPartition>> = BTreeMap::new();
         for partition in partitions {
             topics.entry(&partition.topic).or_default().push(partition.clone());
@@ -78,7 +79,6 @@ impl LogEnds {
     }
 
     fn topic(&self, partitions: &[TopicPartition]) -> KafkaResult<Vec<(TopicPartition, LogEnd)>> {
-        positions::serve(&self.all);
         // In this order nothing that was written in between looks like an open transaction.
         let ends = positions::latest(&self.all, partitions, ASK_TIMEOUT)?;
         let stable = self.positions.stable_ends(partitions, ASK_TIMEOUT)?;

@@ -48,8 +48,6 @@ fn follow(ends: &LogEnds, stopped: &Receiver<Infallible>, telemetry: &Telemetry)
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
         let held = telemetry.partitions_held();
         wait = if held.is_empty() { IDLE } else { INTERVAL };
-        if !held.is_empty() {
-            telemetry.log_ends(&ends.fetch(&held));
-        }
+        telemetry.log_ends(&ends.fetch(&held));
     }
 }

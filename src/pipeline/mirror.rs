@@ -114,9 +114,11 @@ fn follow(member: &Weak<Member>, inbox: &Receiver<Order>, telemetry: &Telemetry)
             let start = Instant::now();
             let done =
                 commit_list(&positions).and_then(|list| member.commit(&list, CommitMode::Sync));
+            let time = start.elapsed();
             release(member);
-            telemetry.metrics().work.mirrored(start.elapsed(), done.is_ok());
-            match outcome(done) {
+            let done = outcome(done);
+            telemetry.metrics().work.mirrored(time, done.is_ok());
+            match done {
                 Ok(()) => resumed(&mut trouble),
                 Err(error) => {
                     failed(&error, &mut trouble);

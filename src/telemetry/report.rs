@@ -96,13 +96,15 @@ impl Telemetry {
     }
 
     fn taken(&self, partition: &TopicPartition, claim: &Claim) {
-        let held = {
+        {
             let mut status = self.lock_status();
-            status.taken(partition, claim);
-            status.partitions.len()
-        };
-        self.metrics().partitions_held(held);
-        self.metrics().partition.taken(partition, claim.next);
+            let lag = status.taken(partition, claim);
+            self.metrics().partitions_held(status.partitions.len());
+            self.metrics().partition.taken(partition, claim.next);
+            if let Some(lag) = lag {
+                self.metrics().partition.lag(partition, lag);
+            }
+        }
         tracing::info!(
             event = "partition_taken",
             %partition,
@@ -172,8 +174,11 @@ impl Telemetry {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::fault::{FaultKind, SqlState};
+    use crate::kafka::ends::LogEnd;
     use crate::record::{NextOffset, OwnerEpoch, StreamId};
     use crate::telemetry::PartitionPhase;
 
@@ -215,6 +220,8 @@ mod tests {
         telemetry.report(&Report::Fenced(partition()));
         telemetry.report(&Report::VersionGap(partition()));
         telemetry.report(&Report::Advanced { partition: partition(), next: NextOffset(11) });
+        let end = LogEnd { end: 12, stable: 12 };
+        telemetry.log_ends(&HashMap::from([(partition(), end)]));
         telemetry.report(&Report::Finished {
             partition: partition(),
             verdict: Verdict::Applied,

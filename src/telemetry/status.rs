@@ -251,7 +251,8 @@ impl Status {
         true
     }
 
-    pub(super) fn taken(&mut self, name: &TopicPartition, claim: &Claim) {
+    /// The lag, where the end of the log is known.
+    pub(super) fn taken(&mut self, name: &TopicPartition, claim: &Claim) -> Option<Lag> {
         let partition = self.partitions.entry(name.clone()).or_default();
         partition.stream = Some(claim.stream.0);
         partition.next_offset = Some(claim.next.0);
@@ -259,6 +260,7 @@ impl Status {
         if partition.phase != PartitionPhase::Halted {
             partition.phase = PartitionPhase::Reading;
         }
+        partition.measure()
     }
 
     /// Whether this is news: it was not halted, or for something else.

@@ -1,10 +1,12 @@
 //! What `/metrics` says agrees with the tables, and its series come and go with partitions.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, counted, renamed};
 use crate::support::daemon::Daemon;
-use crate::support::kafka::{Outgoing, Producer};
+use crate::support::kafka::{Outgoing, Producer, create_topic};
+use crate::support::wait::stays;
 
 const VERDICTS: [&str; 8] = [
     "APPLIED",
@@ -176,7 +178,7 @@ fn what_waits_in_the_tables_is_shown_as_long_as_it_waits() {
     };
     daemon.until("letters and aggregates are shown", SETTLING, || shown(3.0, 2.0));
 
-    crate::support::kafka::create_topic(&format!("{}-dlq", case.topic), 1);
+    create_topic(&format!("{}-dlq", case.topic), 1);
     daemon.until("the letters are gone, the aggregates wait", SETTLING, || shown(0.0, 2.0));
     assert_eq!(case.database.count(unpublished), 0);
 }
@@ -222,11 +224,15 @@ fn the_series_of_a_partition_go_with_it() {
         series(&daemon).iter().filter(|name| name.contains(&label)).count()
     };
     assert!(of(0) > 0 && of(1) > 0, "{:?}", series(&daemon));
+    daemon.until("its lag is shown", SETTLING, || has_series(&daemon, "pgsluice_lag"));
 
     let second = case.daemon("");
     daemon.until("the second has one", SETTLING, || {
         second.metric("pgsluice_partitions", &[]).to_string() == "1"
     });
 
-    daemon.until("the first shows one, too", SETTLING, || (of(0) == 0) != (of(1) == 0));
+    let one_is_gone = || (of(0) == 0) != (of(1) == 0);
+    daemon.until("the first shows one, too", SETTLING, one_is_gone);
+    // Longer than the brokers are not asked for the ends of the logs.
+    stays("the other does not come back", Duration::from_secs(7), one_is_gone);
 }

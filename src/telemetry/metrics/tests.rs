@@ -3,6 +3,7 @@
 use super::*;
 use crate::fault::SqlState;
 use crate::record::{NextOffset, TopicPartition};
+use crate::telemetry::Lag;
 use crate::verdict::{Reason, Verdict};
 
 fn partition(number: i32) -> TopicPartition {
@@ -55,12 +56,14 @@ fn a_partition_that_is_given_up_leaves_no_series() {
         metrics.partition.finished(&partition(number), Verdict::Stale, 1);
         metrics.partition.version_gap(&partition(number));
         metrics.partition.next_offset(&partition(number), NextOffset(7));
+        metrics.partition.lag(&partition(number), Lag { end: 5, stable: 3, unstable: 2 });
+        metrics.partition.oldest_unfinished(&partition(number), Duration::from_secs(1));
         metrics.partition.halted(&partition(number), Reason::LogChanged);
     }
     metrics.partition.given_up(&partition(1));
     let text = metrics.encode().expect("text");
     assert!(!text.contains("partition=\"1\""), "{text}");
-    assert_eq!(text.matches("partition=\"11\"").count(), 5, "{text}");
+    assert_eq!(text.matches("partition=\"11\"").count(), 9, "{text}");
 }
 
 #[test]
