@@ -15,6 +15,10 @@ use crate::fault::{Fault, FaultKind, SqlState, TlsFault};
 /// trigger put into the field, and may hold values.
 const LONGEST_NAME: usize = 63;
 
+/// The server's functions behind PL/pgSQL's `raise` and PL/Python's `plpy.error`: names in what they
+/// report were written by a user's code, which may have put a value there.
+const RAISING: [&str; 2] = ["exec_stmt_raise", "PLy_output"];
+
 /// `invalid_authorization_specification`: the driver gives no code when it cannot answer the
 /// server's demand for a password.
 const NOT_AUTHENTICATED: SqlState = SqlState(*b"28000");
@@ -48,6 +52,9 @@ impl Fault {
     }
 
     fn from_answer(answer: &DbError) -> Self {
+        if answer.routine().is_some_and(|routine| RAISING.contains(&routine)) {
+            return Self::new(FaultKind::Server(sqlstate(answer)));
+        }
         let table = match (answer.schema(), answer.table()) {
             (Some(schema), Some(table)) => name(schema).zip(name(table)).map(|(schema, table)| {
                 let mut full = String::from(schema);

@@ -228,3 +228,21 @@ fn a_constraint_named_by_the_server_shows_no_value_anywhere() {
     let shown = fixture.line("select n::text from pgsluice.notification_t as n");
     assert!(!shown.contains("77712345"), "{shown}");
 }
+
+#[test]
+fn names_that_a_trigger_made_up_are_not_kept() {
+    let fixture = with_child_table("poison_raised_names");
+    fixture.database.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin
+           raise exception using errcode = '23514', constraint = new.amount::text,
+             column = new.amount::text, table = new.amount::text, schema = new.amount::text;
+         end $$;
+         create trigger refuse before insert on child for each row execute function refuse()",
+    );
+    let events = vec![child(5, 1, "77712345")];
+    assert_eq!(fixture.slow(failed_before(group(1, events))), done(&[Verdict::DeadLettered]));
+    let letter = "select sqlstate, constraint_name from pgsluice.dead_letter_t";
+    assert_eq!(fixture.line(letter), "23514|-");
+    let error = fixture.line("select error from pgsluice.notification_t");
+    assert_eq!(error, "constraint violation: sqlstate 23514");
+}
