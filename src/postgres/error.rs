@@ -19,6 +19,9 @@ const LONGEST_NAME: usize = 63;
 /// report were written by a user's code, which may have put a value there.
 const RAISING: [&str; 2] = ["exec_stmt_raise", "PLy_output"];
 
+/// Stands for the name of a constraint that a user's code enforces.
+const RAISED: &str = "raised";
+
 /// `invalid_authorization_specification`: the driver gives no code when it cannot answer the
 /// server's demand for a password.
 const NOT_AUTHENTICATED: SqlState = SqlState(*b"28000");
@@ -53,7 +56,7 @@ impl Fault {
 
     fn from_answer(answer: &DbError) -> Self {
         if answer.routine().is_some_and(|routine| RAISING.contains(&routine)) {
-            return Self::new(FaultKind::Server(sqlstate(answer)));
+            return Self::raised(sqlstate(answer));
         }
         let table = match (answer.schema(), answer.table()) {
             (Some(schema), Some(table)) => name(schema).zip(name(table)).map(|(schema, table)| {
@@ -72,6 +75,15 @@ impl Fault {
             table,
             column: answer.column().and_then(name),
         }
+    }
+}
+
+impl Fault {
+    /// What a user's own code raised: its names are not kept. One that says it is a constraint's
+    /// keeps that much, because the server itself names none where a table lacks a partition.
+    fn raised(code: SqlState) -> Self {
+        let constraint = code.as_str().starts_with("23").then(|| RAISED.into());
+        Self { constraint, ..Self::new(FaultKind::Server(code)) }
     }
 }
 
