@@ -3,17 +3,16 @@
 use std::time::SystemTime;
 
 use postgres_protocol::escape::escape_identifier;
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error};
 
-use crate::config::{Config, Durability, Migrate};
+use crate::config::{Config, Durability};
 use crate::fault::{Decision, Fault, FaultKind};
-use crate::postgres::migrate::{self, MigrateError};
 use crate::postgres::{FaultPolicy, OpenError, Probe};
 use crate::route::{Catalog, Plan};
 use crate::store::progress::{self, Stored};
 
 use super::finding::Report;
+use super::tables::{self, Tables};
 
 /// Clocks that differ by more make times in the tables misleading.
 const CLOCK_TOLERANCE: f64 = 2.0;
@@ -28,20 +27,6 @@ pub(super) struct Ground {
     pub(super) tables: Tables,
     /// What they hold of this sink.
     pub(super) stored: Stored,
-}
-
-/// pgsluice's own tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tables {
-    /// There, and the role may use them.
-    Ready,
-    /// None yet, and the role may create them.
-    Creatable {
-        /// The schema is there.
-        schema_exists: bool,
-    },
-    /// Something has to be done first.
-    Unusable,
 }
 
 /// Looks at everything a run asks of the database; `None` when there is nothing to go on with.
@@ -104,11 +89,11 @@ async fn look(
     server(client, report).await?;
     settings(config, client, report).await?;
     clock(client, report).await?;
-    let mut tables = own_tables(config, client, report).await?;
+    let mut tables = tables::find(config, client, report).await?;
     let mut stored = Stored::default();
     if tables == Tables::Ready {
-        if grants(config, client, report).await? {
-            sink(config, cluster, client, report).await?;
+        if tables::grants(config, client, report).await? {
+            tables::sink(config, cluster, client, report).await?;
             let schema = escape_identifier(&config.postgres.schema);
             stored = progress::stored(client, &schema, &config.kafka.group).await?;
         } else {
@@ -143,6 +128,12 @@ fn refused(error: OpenError, report: &mut Report) {
             subject,
             format!("{found}: the role may not connect"),
             "grant connect on the database to the role",
+        ),
+        (FaultKind::Tls(_), _) => report.fail(
+            subject,
+            found,
+            "correct sslmode, sslrootcert or the host's name in postgres.url, or the server's \
+             certificate; see docs/operations.md, TLS",
         ),
         (FaultKind::Server(_), _) => report.unavailable(
             subject,
@@ -262,7 +253,12 @@ async fn clock(client: &Client, report: &mut Report) -> Result<(), Error> {
         .query_typed_one("select extract(epoch from clock_timestamp())::double precision", &[])
         .await?;
     let middle = (before + now()) / 2;
-    let skew = row.try_get::<_, f64>(0)? - middle.as_secs_f64();
+    judge_clock(row.try_get::<_, f64>(0)? - middle.as_secs_f64(), report);
+    Ok(())
+}
+
+/// By how many seconds the server's clock is ahead of ours.
+fn judge_clock(skew: f64, report: &mut Report) {
     if skew.abs() > CLOCK_TOLERANCE {
         report.warn(
             "clock",
@@ -272,136 +268,6 @@ async fn clock(client: &Client, report: &mut Report) -> Result<(), Error> {
     } else {
         report.ok("clock", "in step with the server's");
     }
-    Ok(())
-}
-
-/// Whether pgsluice's own tables are there, or could be made.
-async fn own_tables(
-    config: &Config,
-    client: &Client,
-    report: &mut Report,
-) -> Result<Tables, Error> {
-    let schema = &config.postgres.schema;
-    let subject = format!("schema {schema}");
-    match migrate::verify_on(client, schema).await {
-        Ok(version) => {
-            report.ok(subject, format!("version {version}"));
-            return Ok(Tables::Ready);
-        }
-        Err(MigrateError::SchemaTooOld { version, known, .. }) => {
-            let found = if version == 0 {
-                "no tables yet".to_owned()
-            } else {
-                format!("version {version}, this pgsluice needs {known}")
-            };
-            if config.postgres.migrate == Migrate::Verify {
-                report.fail(
-                    subject,
-                    found,
-                    "run `pgsluice migrate` with a role that owns the schema",
-                );
-            } else if may_create(client, schema).await? {
-                report.ok(subject, format!("{found}; the first start migrates it"));
-                if version == 0 {
-                    let schema_exists = exists(client, schema).await?;
-                    return Ok(Tables::Creatable { schema_exists });
-                }
-            } else {
-                report.fail(
-                    subject,
-                    format!("{found}, and the role may not create them"),
-                    "run `pgsluice migrate` with a role that may create the schema, or grant \
-                     create on the database (or, where the schema exists, on the schema)",
-                );
-            }
-        }
-        Err(MigrateError::Database(fault)) => {
-            let advice = "grant usage on the schema and select on its tables to the role";
-            trouble(&fault, &subject, fault.to_string(), advice, report);
-        }
-        Err(error) => {
-            let advice = "run one version of pgsluice, not older than the one that migrated";
-            report.fail(subject, error.to_string(), advice);
-        }
-    }
-    Ok(Tables::Unusable)
-}
-
-async fn exists(client: &Client, schema: &str) -> Result<bool, Error> {
-    client
-        .query_typed_one(
-            "select exists (select from pg_namespace where nspname = $1)",
-            &[(&schema, Type::TEXT)],
-        )
-        .await?
-        .try_get(0)
-}
-
-async fn may_create(client: &Client, schema: &str) -> Result<bool, Error> {
-    client
-        .query_typed_one(
-            "select coalesce(
-               (select has_schema_privilege(oid, 'create') from pg_namespace where nspname = $1),
-               has_database_privilege(current_database(), 'create'))",
-            &[(&schema, Type::TEXT)],
-        )
-        .await?
-        .try_get(0)
-}
-
-/// Whether the role may work with pgsluice's own tables.
-async fn grants(config: &Config, client: &Client, report: &mut Report) -> Result<bool, Error> {
-    let schema = &config.postgres.schema;
-    let rows = client
-        .query_typed(
-            "select t.relname::text, p.privilege
-             from pg_class t join pg_namespace s on s.oid = t.relnamespace
-             cross join (values ('select'), ('insert'), ('update')) as p(privilege)
-             where s.nspname = $1 and t.relkind in ('r', 'p')
-               and t.relname in ('sink_t', 'stream_t', 'aggregate_t', 'notification_t',
-                                 'dead_letter_t')
-               and not has_table_privilege(t.oid, p.privilege)
-             order by 1, 2",
-            &[(schema, Type::TEXT)],
-        )
-        .await?;
-    for row in &rows {
-        let (table, privilege): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
-        report.fail(
-            format!("table {schema}.{table}"),
-            format!("the role may not {privilege}"),
-            format!("grant {privilege} on {schema}.{table} to the role"),
-        );
-    }
-    Ok(rows.is_empty())
-}
-
-/// Whether positions that the database holds are those of these brokers.
-async fn sink(
-    config: &Config,
-    cluster: Option<&str>,
-    client: &Client,
-    report: &mut Report,
-) -> Result<(), Error> {
-    let name = &config.kafka.group;
-    let schema = escape_identifier(&config.postgres.schema);
-    let text = format!("select cluster_id from {schema}.sink_t where name = $1");
-    let row: Option<Row> = client.query_typed_opt(&text, &[(name, Type::TEXT)]).await?;
-    let known: Option<String> = match &row {
-        Some(row) => row.try_get(0)?,
-        None => None,
-    };
-    let subject = format!("sink {name}");
-    match (known, cluster) {
-        (Some(known), Some(found)) if known != found => report.fail(
-            subject,
-            format!("its positions belong to cluster {known}, the brokers are cluster {found}"),
-            "correct kafka.brokers, or give kafka.group another name to begin anew",
-        ),
-        _ if row.is_none() => report.ok(subject, "not used before; reads from kafka.start_from"),
-        _ => report.ok(subject, "known; reads on where it stopped"),
-    }
-    Ok(())
 }
 
 /// Compiles the routes against their tables; the plan where they fit.
@@ -431,6 +297,49 @@ async fn routes(
                 report.fail(format!("route[{}]", problem.route), found, advice);
             }
             Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Finding, Level};
+    use crate::fault::SqlState;
+
+    fn only(look: impl FnOnce(&mut Report)) -> Finding {
+        let mut report = Report::default();
+        look(&mut report);
+        let [finding] = report.findings() else { panic!("{report}") };
+        finding.clone()
+    }
+
+    #[test]
+    fn clocks_that_differ_by_seconds_are_warned_of_in_both_directions() {
+        assert_eq!(only(|report| judge_clock(1.9, report)).level, Level::Ok);
+        for skew in [2.5, -2.5] {
+            let finding = only(|report| judge_clock(skew, report));
+            assert_eq!(finding.level, Level::Warn);
+            assert_eq!(finding.found, format!("the server's differs by {skew} s"));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_is_an_outage_and_a_privilege_is_to_be_mended() {
+        let level = |kind| {
+            let fault = Fault::new(kind);
+            only(|report| trouble(&fault, "schema", fault.to_string(), "grant it", report)).level
+        };
+        for lost in [
+            FaultKind::Connection,
+            FaultKind::Deadline,
+            FaultKind::Server(SqlState(*b"57P01")),
+            FaultKind::Server(SqlState(*b"53300")),
+        ] {
+            assert_eq!(level(lost), Level::Unavailable, "{lost:?}");
+        }
+        for mendable in [*b"42501", *b"42P01"] {
+            assert_eq!(level(FaultKind::Server(SqlState(mendable))), Level::Fail);
         }
     }
 }

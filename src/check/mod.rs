@@ -8,6 +8,7 @@ mod database;
 mod finding;
 mod kafka;
 mod sample;
+mod tables;
 mod topic;
 
 pub use finding::{Finding, Level, Report};

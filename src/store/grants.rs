@@ -18,6 +18,14 @@ const OWN_TABLES: [(&str, &str); 9] = [
     ("acceptance_t", "select, insert, update"),
 ];
 
+/// Each privilege that a role needs on each of pgsluice's own tables.
+pub(crate) fn own_privileges() -> Vec<(&'static str, &'static str)> {
+    let each = |(table, privileges): (&'static str, &'static str)| {
+        privileges.split(", ").map(move |privilege| (table, privilege))
+    };
+    OWN_TABLES.into_iter().flat_map(each).collect()
+}
+
 /// The statements that let `role` run with this configuration, one a line, each with its semicolon.
 ///
 /// A table that a route names without its schema is named so here: run the statements with the

@@ -4,8 +4,10 @@
 use serde_json::Value;
 
 use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, renamed};
+use crate::support::certificates::Authority;
 use crate::support::daemon::pgsluice;
 use crate::support::kafka;
+use crate::support::postgres::{Postgres, first_here_then_there};
 use crate::support::process::free_port;
 
 /// Exit code and findings of `check --connect`.
@@ -71,7 +73,7 @@ fn what_a_running_daemon_uses_is_found_in_order_and_left_alone() {
     assert_nothing_failed(&findings);
     assert_eq!(code, Some(0));
     assert_finding(&findings, "ok", "group", "1 members now");
-    assert_finding(&findings, "ok", "schema pgsluice", "version 2");
+    assert_finding(&findings, "ok", "schema pgsluice", "version ");
     assert_finding(&findings, "ok", "sink", "known");
     assert_eq!(case.fingerprint(), before);
     daemon.stop();
@@ -187,4 +189,136 @@ fn positions_that_belong_to_another_cluster_are_found() {
 
     assert_eq!(code, Some(2));
     assert_finding(&findings, "fail", "sink", "belong to cluster another");
+}
+
+#[test]
+fn short_retention_compacted_letters_and_a_topic_the_broker_would_not_make_are_found() {
+    let case = Case::new("check_retention", 1);
+    let letters = kafka::topic("compacted", 1);
+    kafka::alter_topic(&case.topic, &[("retention.ms", "3600000")]);
+    kafka::alter_topic(&letters, &[("cleanup.policy", "compact")]);
+
+    let variables = [("PGSLUICE__DEAD_LETTER__TOPIC", letters.as_str())];
+    let (code, findings) = connect(&case.config(""), &variables);
+    assert_eq!(code, Some(0));
+    assert_finding(&findings, "warn", &case.topic, "keeps records for 1h");
+    assert_finding(&findings, "warn", &letters, "is compacted");
+
+    // One broker cannot keep three copies.
+    let variables = [("PGSLUICE__DEAD_LETTER__REPLICATION_FACTOR", "3")];
+    let (code, findings) = connect(&case.config(""), &variables);
+    assert_eq!(code, Some(2));
+    let refused = "the broker would not create it: InvalidReplicationFactor";
+    assert_finding(&findings, "fail", "dead letter topic", refused);
+}
+
+#[test]
+fn a_group_that_another_application_uses_is_found() {
+    let case = Case::new("check_group", 1);
+    let _other = kafka::member(&case.group, &case.topic);
+
+    let (code, findings) = connect(&case.config(""), &[]);
+
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", &case.group, "members use another protocol");
+}
+
+#[test]
+fn credentials_and_an_authority_that_the_brokers_refuse_are_mistakes_and_no_outage() {
+    let case = Case::new("check_sasl", 1);
+    let (address, authority) = kafka::secured();
+    let check = |password: &str, authority: &str| {
+        let properties = [
+            ("PGSLUICE__KAFKA__BROKERS", address.as_str()),
+            ("PGSLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_SSL"),
+            ("PGSLUICE__KAFKA__PROPERTIES__SASL_MECHANISM", "SCRAM-SHA-512"),
+            ("PGSLUICE__KAFKA__PROPERTIES__SASL_USERNAME", "pgsluice"),
+            ("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", password),
+            ("PGSLUICE__KAFKA__PROPERTIES__SSL_CA_LOCATION", authority),
+        ];
+        connect(&case.config(""), &properties)
+    };
+    let known = authority.to_str().expect("utf-8");
+    let other = Authority::new().certificate();
+
+    assert_eq!(check("test-password", known).0, Some(0));
+    let (code, findings) = check("wrong", known);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "kafka.brokers", "the credentials were refused");
+    let (code, findings) = check("test-password", other.to_str().expect("utf-8"));
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "kafka.brokers", "no TLS connection");
+}
+
+#[test]
+fn a_server_without_the_tls_that_is_asked_for_is_a_mistake_and_no_outage() {
+    let case = Case::new("check_tls", 1);
+    let url = case.database.url_with("sslmode=require");
+    let (code, findings) = connect(&case.config(""), &[("PGSLUICE__POSTGRES__URL", &url)]);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "postgres.url", "the server does not offer it");
+}
+
+#[test]
+fn what_the_role_lacks_on_pgsluices_own_tables_is_named_table_by_table() {
+    let case = Case::new("check_grants", 1);
+    let role = format!("lacking_{}", case.database.name);
+    let url = case.database.url_as(&role);
+    let variables = [("PGSLUICE__POSTGRES__URL", url.as_str())];
+
+    case.database.execute(&format!("create role {role} login connection limit 4"));
+    let (code, findings) = connect(&case.config(""), &variables);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "schema pgsluice", "sqlstate 42501");
+    // Lanes, slow lane, lead and one more do not fit.
+    assert_finding(&findings, "warn", "postgres connections", "4 are free");
+
+    case.database.execute(&format!(
+        "grant usage on schema pgsluice to {role}; \
+         grant select, insert, update on all tables in schema pgsluice to {role}; \
+         revoke insert on pgsluice.dead_letter_t from {role}"
+    ));
+    let (code, findings) = connect(&case.config(""), &variables);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "pgsluice.dead_letter_t", "the role may not insert");
+}
+
+#[test]
+fn a_database_that_is_not_utf8_and_a_standby_are_refused() {
+    let case = Case::new("check_encoding", 1);
+    let name = format!("{}_ascii", case.database.name);
+    case.database.execute(&format!(
+        "create database {name} encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0"
+    ));
+    let url =
+        case.database.url().replace(&format!("/{}?", case.database.name), &format!("/{name}?"));
+    let (code, findings) = connect(&case.config(""), &[("PGSLUICE__POSTGRES__URL", &url)]);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "postgres encoding", "SQL_ASCII");
+
+    let server = Postgres::own();
+    let case = Case::on(&server, "check_standby", 1);
+    let config = case.config("");
+    server.stop();
+    server.start_as_standby();
+    let (code, findings) = connect(&config, &[]);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "postgres server", "is a standby");
+}
+
+#[test]
+fn an_address_that_leads_to_several_servers_is_found() {
+    let case = Case::new("check_pooler", 1);
+    let other = Postgres::own();
+    let elsewhere = other.database("elsewhere");
+    elsewhere.execute(&format!("create database {}", case.database.name));
+    let port = first_here_then_there(&case.database, &elsewhere);
+    let url = format!("postgres://postgres@127.0.0.1:{port}/{}", case.database.name);
+
+    let (code, findings) = connect(&case.config(""), &[("PGSLUICE__POSTGRES__URL", &url)]);
+
+    assert_eq!(code, Some(2));
+    let found = "does not see the first one's session lock";
+    assert_finding(&findings, "fail", "postgres session", found);
+    assert_finding(&findings, "ok", "clock", "in step");
 }

@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, customer_event, renamed};
+use crate::support::daemon::pgsluice;
 
 const DELETE_ROUTE: &str = "[[route]]\naggregate_type = \"Order\"\n[route.delete]\n\
      table = \"public.order\"\nkey = { id = \"aggregate_id\" }\n";
@@ -23,9 +24,16 @@ fn the_printed_grants_are_enough_to_run() {
         renamed("b", 2),
     ]);
 
+    let routes = format!("{CUSTOMER_ROUTE}{DELETE_ROUTE}");
+    // A sample needs no more than a run.
+    let arguments = ["check", "--sample", "9", "--output", "json"];
+    let (code, output, errors) = pgsluice(&arguments, Some(&case.config(&routes)), &[]);
+    assert_eq!(code, Some(0), "{output}{errors}");
+    for verdict in ["APPLIED", "DEAD_LETTERED", "PARKED"] {
+        assert!(output.contains(verdict), "{verdict} in {output}");
+    }
     // `auto` finds nothing to do, and `verify` has nothing to say: neither needs to own anything.
     for migrate in ["auto", "verify"] {
-        let routes = format!("{CUSTOMER_ROUTE}{DELETE_ROUTE}");
         let daemon = case.daemon_with(&routes, &[("PGSLUICE__POSTGRES__MIGRATE", migrate)]);
         case.until_finished(&daemon);
         daemon.until_ready();

@@ -48,7 +48,7 @@ fn bob(version: i64) -> Outgoing {
 
 #[test]
 fn each_record_is_shown_with_its_route_verdict_and_effect_before_the_first_start() {
-    let case = Case::new("sample_first", 1);
+    let case = Case::unmigrated("sample_first", 1);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(NO_BOB);
     let order = r#"{"eventId":"o1","eventType":"OrderPlaced","aggregateId":"o-1",
@@ -266,9 +266,9 @@ fn a_position_that_cannot_be_used_is_found_before_the_daemon_halts_on_it() {
 
 #[test]
 fn a_sample_that_cannot_be_tried_says_what_it_needs() {
-    let case = Case::new("sample_needs", 1);
+    let case = Case::unmigrated("sample_needs", 1);
     case.producer().send(renamed("a", 1));
-    let verify = format!("{}migrate = \"verify\"\n", case.config(""));
+    let verify = case.config("").replace("\"auto\"", "\"verify\"");
     let (code, result) = sample(&verify, &["5"]);
     assert_eq!((code, &result["sample"]), (Some(2), &Value::Null));
     assert_finding(&result, "warn", "not taken: pgsluice's own tables");

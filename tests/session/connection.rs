@@ -1,6 +1,5 @@
 //! Connections of a session: what is set on them, how they fail, and what a fault tells.
 
-use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -16,7 +15,7 @@ use pgsluice::record::SessionId;
 
 use crate::place::{PATIENCE, Place, config_with, progress, runtime};
 use crate::support;
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{Postgres, first_here_then_there};
 
 fn server_fault(code: &[u8; 5]) -> FaultKind {
     FaultKind::Server(SqlState(*code))
@@ -154,36 +153,14 @@ fn a_lane_that_reaches_another_server_is_refused() {
     let (home, other) = (Postgres::shared(), Postgres::own());
     let place = Place::on(home, "two_servers", &[]);
     let name = &place.database.name;
-    other.database("elsewhere").execute(&format!("create database {name}"));
-    let (home, other) = (address(&place.database.url()), address(&other.database("x").url()));
-    let port = first_here_then_there(home, other);
+    let elsewhere = other.database("elsewhere");
+    elsewhere.execute(&format!("create database {name}"));
+    let port = first_here_then_there(&place.database, &elsewhere);
     let config = config_with(&format!("postgres://postgres@127.0.0.1:{port}/{name}"), &[]);
 
     let refused = place.runtime.block_on(Session::open(&config, SessionId(1), None));
     let OpenError::Database(fault) = refused.unwrap_err() else { panic!() };
     assert_eq!(fault.kind, FaultKind::LockNotSeen);
-}
-
-fn address(url: &str) -> String {
-    url.split('@').nth(1).unwrap().split('/').next().unwrap().to_owned()
-}
-
-/// Listens on a loopback port; the first connection leads to one server, all others to another.
-fn first_here_then_there(first: String, others: String) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for (at, client) in listener.incoming().enumerate() {
-            let (client, target) = (client.unwrap(), if at == 0 { &first } else { &others });
-            let server = TcpStream::connect(target).unwrap();
-            for (mut from, mut to) in
-                [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
-            {
-                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-            }
-        }
-    });
-    port
 }
 
 #[test]
@@ -284,8 +261,8 @@ fn a_server_that_cannot_be_used_is_told_apart_from_one_that_is_down() {
         opened.unwrap_err().into_fault().kind
     };
     assert_eq!(open(&config_with("postgres://a@127.0.0.1:1/b", &[])), FaultKind::Connection);
-    let address = address(&place.database.url());
-    let missing = config_with(&format!("postgres://postgres@{address}/no_such_database"), &[]);
+    let missing = place.database.url().replace(&place.database.name, "no_such_database");
+    let missing = config_with(&missing, &[]);
     assert_eq!(open(&missing), server_fault(b"3D000"));
     let empty = config_with(&place.database.url(), &[("PGSLUICE__POSTGRES__SCHEMA", "empty")]);
     assert_eq!(open(&empty), server_fault(b"42P01"));

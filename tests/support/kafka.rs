@@ -157,6 +157,20 @@ pub(crate) fn committed(group: &str, topic: &str, partition: i32) -> Option<i64>
     }
 }
 
+/// A consumer that has joined a group with the protocol most clients use; a member while it lives.
+pub(crate) fn member(group: &str, topic: &str) -> BaseConsumer {
+    let mut config = client_config(brokers());
+    config.set("group.id", group).set("partition.assignment.strategy", "range");
+    let consumer: BaseConsumer = config.create().expect("create a client");
+    consumer.subscribe(&[topic]).expect("subscribe");
+    wait::until("the consumer has joined", CALL_DEADLINE, || {
+        // What it reads, if anything, is of no interest.
+        drop(consumer.poll(Duration::from_millis(50)));
+        consumer.assignment().is_ok_and(|partitions| partitions.count() > 0)
+    });
+    consumer
+}
+
 /// Commits an offset for a group without members, as an operator's tool does.
 pub(crate) fn commit(group: &str, topic: &str, next: Place) {
     let client: BaseConsumer =

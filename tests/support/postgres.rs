@@ -1,5 +1,6 @@
 //! A throw-away PostgreSQL cluster for each test process, and a fresh database for each test.
 
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -128,6 +129,13 @@ impl Postgres {
         let mut server = self.server.lock().expect("server").take().expect("the server runs");
         signal(server.id(), "INT");
         server.wait().expect("wait for PostgreSQL");
+    }
+
+    /// Restarts the stopped server as a standby that follows nobody.
+    pub(crate) fn start_as_standby(&self) {
+        let signal = self.directory.join("data/standby.signal");
+        std::fs::write(signal, "").expect("make the server a standby");
+        self.start();
     }
 
     /// Kills the server and all its backends at once, as a crash of the machine's process table.
@@ -264,6 +272,25 @@ impl Database {
         let first = |rows: Vec<Vec<Option<String>>>| rows.first()?.first()?.clone()?.parse().ok();
         self.try_rows(sql).ok().and_then(first).unwrap_or(0)
     }
+}
+
+/// Listens on a loopback port; the first connection leads to the server of one database, all others
+/// to that of another, as through an address that stands for several servers.
+pub(crate) fn first_here_then_there(first: &Database, others: &Database) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a loopback port");
+    let port = listener.local_addr().expect("address").port();
+    let (first, others) = (first.port, others.port);
+    std::thread::spawn(move || {
+        for (at, client) in listener.incoming().map_while(Result::ok).enumerate() {
+            let port = if at == 0 { first } else { others };
+            let server = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+            let again = |stream: &TcpStream| stream.try_clone().expect("clone a socket");
+            for (mut from, mut to) in [(again(&client), again(&server)), (server, client)] {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    port
 }
 
 fn url(port: u16, database: &str) -> String {
