@@ -31,6 +31,25 @@ pub enum OrderingKey {
     Alone(TopicPartition, i64),
 }
 
+impl OrderingKey {
+    /// What an event is ordered by. What no route matches is dead-lettered alone, although its
+    /// aggregate can be told: nobody said that the aggregate concerns us.
+    pub fn of(event: &Event, kind: GroupKind) -> Self {
+        let partition = &event.record.partition;
+        let unmatched =
+            matches!(&event.content, Content::Poison(poison) if poison.reason == Reason::Unmatched);
+        match (&event.envelope.aggregate, kind) {
+            (_, GroupKind::Skip) => Self::Skips(partition.clone()),
+            (Some(aggregate), GroupKind::Write(_) | GroupKind::Poison) if !unmatched => {
+                Self::Aggregate(aggregate.clone())
+            }
+            (Some(_) | None, GroupKind::Write(_) | GroupKind::Poison) => {
+                Self::Alone(partition.clone(), event.offset().0)
+            }
+        }
+    }
+}
+
 /// What a group asks of the database. All events of a group ask for the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GroupKind {

@@ -16,9 +16,10 @@ mod measure;
 pub mod mirror;
 mod partition;
 mod passage;
-pub(crate) mod perform;
+mod perform;
 pub mod poll;
 pub mod queue;
+mod reports;
 pub mod resolve;
 mod sessions;
 #[cfg(test)]
@@ -48,9 +49,8 @@ use crate::record::{SessionId, TopicPartition};
 use crate::store::publication::OwnedStream;
 use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
-use crate::verdict::Reason;
 
-use self::input::{Action, Input, Lane, Report};
+use self::input::{Action, Input, Lane};
 use self::lag::LagThread;
 use self::mirror::Mirror;
 use self::passage::Passage;
@@ -269,34 +269,6 @@ impl Pipeline {
             Action::Freed(weight) => self.budget.free(weight),
             Action::Report(report) => self.on_report(&report),
         }
-    }
-
-    fn on_report(&mut self, report: &Report) {
-        self.telemetry.report(report);
-        self.follow(report);
-        match report {
-            Report::LettersWritten => self.letters_written.notify_one(),
-            Report::Halted {
-                reason: Reason::SchemaMismatch | Reason::PermissionDenied, ..
-            } => {
-                self.plan_doubted = true;
-            }
-            Report::Taken(partition, claim) => {
-                let owned = OwnedStream { stream: claim.stream, epoch: claim.epoch };
-                self.owned.insert(partition.clone(), owned);
-                self.tell_publisher();
-            }
-            Report::GivenUp(partition) | Report::Fenced(partition) => {
-                self.owned.remove(partition);
-                self.tell_publisher();
-            }
-            _ => {}
-        }
-    }
-
-    fn tell_publisher(&self) {
-        let streams = self.owned.values().copied().collect();
-        self.desk.send_modify(|desk| desk.streams = streams);
     }
 
     fn live(&self, session: SessionId) -> Option<Live> {

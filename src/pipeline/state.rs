@@ -14,6 +14,7 @@
 //! | `state.rs` | what records, replies and the barrier's answer mean |
 //! | `state/schedule.rs` | what goes to which lane, and when to advance |
 //! | `state/failure.rs` | what follows from a group that failed |
+//! | `state/unqueued.rs` | what becomes of records that never enter the queue |
 //! | `state/take.rs` | how reading of a partition begins |
 //! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::event::{Content, Event, RouteId};
+use crate::event::{Event, RouteId};
 use crate::group::{Group, GroupKind, GroupReply, OrderingKey, Origin};
 use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
 use crate::verdict::{Reason, Verdict};
@@ -40,6 +41,7 @@ mod guard;
 mod recovery;
 mod schedule;
 mod take;
+mod unqueued;
 
 pub use config::{Decide, StateConfig};
 #[cfg(test)]
@@ -243,7 +245,7 @@ impl State {
         match Group::kind_of(&event) {
             None => self.stop_at(event),
             Some(GroupKind::Skip) if !self.config.note_skips => self.finish_skip(&event),
-            Some(kind) => self.queue.push(ordering_key(&event, kind), origin, kind, event),
+            Some(kind) => self.queue.push(OrderingKey::of(&event, kind), origin, kind, event),
         }
     }
 
@@ -274,28 +276,6 @@ impl State {
         {
             reading.frontier.skip_to(next);
         }
-    }
-
-    /// The configuration says to stop at this record: nothing after it is accepted, and the
-    /// partition halts once everything before it is finished.
-    fn stop_at(&mut self, event: Event) {
-        self.free(event.record.weight());
-        let Content::Halt(reason) = event.content else { return };
-        if let Some(partition) = self.partitions.get_mut(&event.record.partition) {
-            partition.halt_when_finished = Some((reason, event.record.offset));
-        }
-    }
-
-    fn finish_skip(&mut self, event: &Event) {
-        if let Some(partition) = self.partitions.get_mut(&event.record.partition) {
-            partition.frontier.finish(&event.record);
-        }
-        self.free(event.record.weight());
-        self.out.push(Action::Report(Report::Finished {
-            partition: event.record.partition.clone(),
-            verdict: Verdict::Skipped,
-            count: 1,
-        }));
     }
 
     fn on_replied(&mut self, session: SessionId, lane: Lane, groups: Vec<(Group, GroupReply)>) {
@@ -409,23 +389,6 @@ impl Drain {
         match self {
             Self::No | Self::Draining => Self::Draining,
             Self::Done => Self::Done,
-        }
-    }
-}
-
-/// What an event is ordered by. What no route matches is dead-lettered alone, although its
-/// aggregate can be told: nobody said that the aggregate concerns us.
-pub(super) fn ordering_key(event: &Event, kind: GroupKind) -> OrderingKey {
-    let partition = &event.record.partition;
-    let unmatched =
-        matches!(&event.content, Content::Poison(poison) if poison.reason == Reason::Unmatched);
-    match (&event.envelope.aggregate, kind) {
-        (_, GroupKind::Skip) => OrderingKey::Skips(partition.clone()),
-        (Some(aggregate), GroupKind::Write(_) | GroupKind::Poison) if !unmatched => {
-            OrderingKey::Aggregate(aggregate.clone())
-        }
-        (Some(_) | None, GroupKind::Write(_) | GroupKind::Poison) => {
-            OrderingKey::Alone(partition.clone(), event.offset().0)
         }
     }
 }

@@ -102,7 +102,7 @@ async fn flood(
 ) -> Result<Option<Stop>, Fault> {
     let question = question(context, group, event, limits);
     let query = brake::dead_letters(context.statements.schema(), question);
-    let counted = brake::counted(&transaction.look(&query).await?)?;
+    let counted = brake::counted(&transaction.query(&query).await?)?;
     let with = Counted { count: counted.count + 1, records: counted.records + 1, ..counted };
     Ok(trips(limits, with, Sustained::NoMatter).map(|tripped| {
         let why = told("aggregates were dead-lettered", limits, "flood");
@@ -118,7 +118,7 @@ async fn stale_flood(
 ) -> Result<Option<Stop>, Fault> {
     let question = question(context, group, first, limits);
     let query = brake::stale(context.statements.schema(), question);
-    let counted = brake::counted(&transaction.look(&query).await?)?;
+    let counted = brake::counted(&transaction.query(&query).await?)?;
     let events = i64::try_from(events).unwrap_or(i64::MAX);
     let with =
         Counted { count: counted.count + events, records: counted.records + events, ..counted };
@@ -274,7 +274,7 @@ async fn room(
         return Ok(true);
     }
     let query = brake::parked(context.statements.schema(), context.sink, limit);
-    let rows = transaction.look(&query).await?;
+    let rows = transaction.query(&query).await?;
     let count = rows.first().and_then(|row| row.try_get::<_, i64>(0).ok());
     let count = count.and_then(|count| usize::try_from(count).ok());
     let count = count.ok_or(Fault::new(FaultKind::Bug("count of parked records")))?;

@@ -13,9 +13,8 @@ use deadpool_postgres::Object;
 
 use crate::event::{AggregateKey, Content, Event};
 use crate::fault::{Decision, Fault, FaultKind};
-use crate::group::{Group, GroupKind, Origin};
+use crate::group::{Group, GroupKind, OrderingKey, Origin};
 use crate::pipeline::context::ApplyContext;
-use crate::pipeline::state::ordering_key;
 use crate::store::counts::{self, Counts, TableRows};
 use crate::store::ledger::{self, Look};
 use crate::verdict::{LedgerRow, Reason, Verdict};
@@ -109,7 +108,7 @@ impl<'a> Rehearsal<'a> {
             };
             return Ok((event, rehearsed));
         };
-        let order = ordering_key(&event, kind);
+        let order = OrderingKey::of(&event, kind);
         let mut group = Group { origin, order, kind, events: vec![event], failure: None };
         let rehearsed = self.group(&group).await?;
         let event =

@@ -119,16 +119,6 @@ impl Transaction {
         .await
     }
 
-    /// Reads something within the transaction.
-    pub(super) async fn look(&self, query: &Query<'_>) -> Result<Vec<Row>, Fault> {
-        let connection = self.connection()?;
-        within(self.deadline, async {
-            let prepared = prepared_on(connection, &query.text, &query.types).await?;
-            connection.query(&prepared, &query.parameters()).await.map_err(fault)
-        })
-        .await
-    }
-
     /// Runs the last statements and commits, in one flight. The rows are those of `guarded`.
     pub(super) async fn commit(
         mut self,

@@ -1,0 +1,37 @@
+//! What a report of the coordinator changes around it, beside what operators see.
+
+use crate::store::publication::OwnedStream;
+use crate::verdict::Reason;
+
+use super::Pipeline;
+use super::input::Report;
+
+impl Pipeline {
+    pub(super) fn on_report(&mut self, report: &Report) {
+        self.telemetry.report(report);
+        self.follow(report);
+        match report {
+            Report::LettersWritten => self.letters_written.notify_one(),
+            Report::Halted {
+                reason: Reason::SchemaMismatch | Reason::PermissionDenied, ..
+            } => {
+                self.plan_doubted = true;
+            }
+            Report::Taken(partition, claim) => {
+                let owned = OwnedStream { stream: claim.stream, epoch: claim.epoch };
+                self.owned.insert(partition.clone(), owned);
+                self.tell_publisher();
+            }
+            Report::GivenUp(partition) | Report::Fenced(partition) => {
+                self.owned.remove(partition);
+                self.tell_publisher();
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_publisher(&self) {
+        let streams = self.owned.values().copied().collect();
+        self.desk.send_modify(|desk| desk.streams = streams);
+    }
+}
