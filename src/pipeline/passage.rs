@@ -225,6 +225,7 @@ mod tests {
         passage.taken(&partition(0), NextOffset(0));
         passage.read(&[event(0, 3), event(0, 4)], start + Duration::from_secs(9));
         assert_eq!(oldest(&passage), [Some(start)]);
+        assert_eq!(passage.durable(&partition(0), NextOffset(5)).len(), 1, "told once");
     }
 
     #[test]

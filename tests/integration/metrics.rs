@@ -73,8 +73,8 @@ fn records_counted_by_verdict_are_those_of_the_table_and_keys_make_no_series() {
         let name = format!("pgsluice_{observed}_seconds_count");
         assert!(count(&name, &[]) >= 1.0, "{name}");
     }
-    assert_eq!(count("pgsluice_takes_total", &["outcome=\"claimed\""]), 2.0);
-    assert_eq!(count("pgsluice_rebalances_total", &["kind=\"assigned\""]), 1.0);
+    assert!(count("pgsluice_takes_total", &["outcome=\"claimed\""]) >= 2.0, "two partitions");
+    assert!(count("pgsluice_rebalances_total", &["kind=\"assigned\""]) >= 1.0);
     daemon.until("the offsets are committed to Kafka", SETTLING, || {
         count("pgsluice_mirror_commits_total", &["outcome=\"ok\""]) >= 1.0
     });
