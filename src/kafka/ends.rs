@@ -91,3 +91,51 @@ impl LogEnds {
             .collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    use super::*;
+
+    fn partition(topic: &str, partition: i32) -> TopicPartition {
+        TopicPartition { topic: topic.into(), partition }
+    }
+
+    fn config(brokers: &str) -> KafkaConfig {
+        let given = [
+            ("PGSLUICE__KAFKA__BROKERS", brokers),
+            ("PGSLUICE__KAFKA__GROUP", "sink"),
+            ("PGSLUICE__KAFKA__TOPICS", "events"),
+            ("PGSLUICE__POSTGRES__URL", "postgres://nobody@localhost/unused"),
+        ];
+        let variables = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        crate::config::load(None, variables.into_iter()).unwrap().kafka
+    }
+
+    #[test]
+    fn a_topic_that_is_gone_does_not_hide_where_others_end() {
+        let broker = MockCluster::new(1).unwrap();
+        broker.create_topic("here", 2, 1).unwrap();
+        let config = config(&broker.bootstrap_servers());
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
+        for _ in 0..3 {
+            let record = BaseRecord::<str, str>::to("here").partition(1).payload("{}");
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+
+        let positions = Arc::new(Positions::connect(&config).unwrap());
+        let ends = LogEnds::connect(&config, positions).unwrap();
+        let asked = [partition("gone", 0), partition("here", 0), partition("here", 1)];
+        let found = ends.fetch(&asked);
+
+        let end = |end| LogEnd { end, stable: end };
+        let expected = [(partition("here", 0), end(0)), (partition("here", 1), end(3))];
+        assert_eq!(found, HashMap::from(expected));
+        assert_eq!(ends.fetch(&[]), HashMap::new());
+    }
+}
