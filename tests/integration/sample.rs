@@ -170,18 +170,46 @@ fn beside_a_running_daemon_a_sample_changes_nothing_and_says_what_is_done_alread
 
 #[test]
 fn what_triggers_write_is_shown_and_rolled_back_with_the_rest() {
-    let case = Case::new("sample_trigger", 1);
+    let case = Case::unmigrated("sample_trigger", 1);
     case.database.execute(CUSTOMER_TABLE);
     case.database.execute(EFFECTS);
+    // A name without a schema means the role's search path, although our own tables are made first.
+    case.database.execute("alter function remember() reset all");
+    let remember = "create or replace function remember() returns trigger language plpgsql \
+         security definer as $$ begin \
+         insert into effect (id, version) values (new.id, new.version); return new; end $$";
+    case.database.execute(remember);
     case.producer().send(renamed("a", 1));
 
     let (code, result) = sample(&case.config(CUSTOMER_ROUTE), &["1"]);
 
     assert_eq!(code, Some(0));
+    assert_eq!(words(&result, "verdict"), ["APPLIED"], "{result:#}");
     let effect = json!({"table": "public.effect", "inserted": 1, "updated": 0, "deleted": 0});
     let rows = records(&result)[0]["rows"].as_array().unwrap();
     assert!(rows.contains(&effect), "{rows:#?}");
     assert_eq!(case.database.count("select count(*) from effect"), 0);
+}
+
+#[test]
+fn neither_a_statement_nor_the_whole_sample_takes_long() {
+    let case = Case::new("sample_slow", 1);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(
+        "create function dawdle() returns trigger language plpgsql as $$ begin \
+           perform pg_sleep(case when new.id = 'stuck' then 9 else 1.2 end); return new; end $$; \
+         create trigger dawdle before insert on customer for each row execute function dawdle()",
+    );
+    let ids = ["stuck", "a", "b", "c", "d", "e", "f", "g"];
+    case.producer().send_all(ids.map(|id| renamed(id, 1)));
+
+    let (code, result) = sample(&case.config(CUSTOMER_ROUTE), &["8"]);
+
+    let verdicts = words(&result, "verdict");
+    assert_eq!(code, Some(0));
+    assert_eq!(verdicts[..2], ["would_retry", "APPLIED"], "{result:#}");
+    assert_eq!(records(&result)[0]["trouble"]["sqlstate"], "57014");
+    assert_eq!(verdicts[6..], ["not_tried", "not_tried"], "{verdicts:?}");
 }
 
 #[test]
@@ -193,8 +221,11 @@ fn a_row_that_somebody_holds_is_told_and_not_waited_for() {
     let mut holder = case.database.connect();
     holder.batch_execute("begin; select from customer where id = 'held' for update").unwrap();
 
+    // The daemon's slow lane would wait.
+    let patient = "[postgres]\nslow_lock_timeout = \"25s\"\n";
+    let config = case.config(CUSTOMER_ROUTE).replace("[postgres]\n", patient);
     let began = Instant::now();
-    let (code, result) = sample(&case.config(CUSTOMER_ROUTE), &["5"]);
+    let (code, result) = sample(&config, &["5"]);
 
     assert!(began.elapsed() < Duration::from_secs(20), "it waited");
     assert_eq!(words(&result, "verdict"), ["locked_now", "waits", "APPLIED"], "{result:#}");

@@ -28,6 +28,28 @@ const LOCKED_NOW: &str = "locked_now";
 const WAITS: &str = "waits";
 const NOT_TRIED: &str = "not_tried";
 
+/// What the reasons that new routes meet first mean, for people who do not know them yet.
+const EXPLANATIONS: [(Reason, &str); 18] = [
+    (Reason::JsonSyntax, "the value is not JSON"),
+    (Reason::JsonDepth, "the JSON is nested deeper than decode.max_depth"),
+    (Reason::JsonText, "the JSON holds text that jsonb refuses: NUL or a lone surrogate"),
+    (Reason::JsonShape, "the JSON is not an object, as the format or a merge needs"),
+    (Reason::KeyEncoding, "the key is not UTF-8 text"),
+    (Reason::FieldMissing, "a field that the format needs is not in the record"),
+    (Reason::FieldInvalid, "a field has the wrong type or form"),
+    (Reason::VersionMissing, "the format or decode.fields asks for a version and there is none"),
+    (Reason::VersionInvalid, "the version is not a whole number from 0 on"),
+    (Reason::RecordTooLarge, "key and value are larger than limits.record_bytes"),
+    (Reason::ColumnValue, "a value does not fit its column's type"),
+    (Reason::ColumnKeyMissing, "the value of a key column is absent or null"),
+    (Reason::ConstraintViolation, "a constraint of the table refuses the row"),
+    (Reason::Unmatched, "no route matches"),
+    (Reason::VersionConflict, "the aggregate has this version already, by another event"),
+    (Reason::AggregateParked, "an earlier event of its aggregate is a dead letter"),
+    (Reason::PositionCovered, "it was decided before"),
+    (Reason::Tombstone, "a null value, and decode.tombstone is \"skip\""),
+];
+
 /// Words of those that nobody can decide now.
 pub(super) const UNDECIDED: [&str; 4] = [RETRIED, LOCKED_NOW, WAITS, NOT_TRIED];
 /// Words of those that end in `dead_letter_t`.
@@ -319,6 +341,10 @@ impl fmt::Display for Sampled {
         }
         if let Some(trouble) = &self.trouble {
             write!(f, ": {}", trouble.sentence)?;
+        }
+        let meant = EXPLANATIONS.iter().find(|(known, _)| Some(known.as_str()) == self.reason);
+        if let Some((_, meaning)) = meant {
+            write!(f, " ({meaning})")?;
         }
         write!(f, "\n  effect   ")?;
         self.effect(f)
