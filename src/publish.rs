@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use tokio::sync::{Notify, watch};
 
-use self::outlet::{Delivery, Outlet};
+use self::outlet::{Delivery, Outlet, Stuck};
 use crate::config::Config;
 use crate::fault::{Decision, Fault};
 use crate::kafka::faults::describe;
@@ -86,12 +86,14 @@ impl<L> Default for Desk<L> {
 }
 
 /// How publishing goes, for readiness and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
     /// Letters published by this process.
     pub published: u64,
     /// Since when letters could not be delivered; `None` while all is well.
     pub stuck_since: Option<Instant>,
+    /// The topic that did not take them, and the name of the error's code.
+    pub error: Option<Arc<str>>,
 }
 
 /// Publishes letters until nobody keeps its desk any more.
@@ -216,25 +218,30 @@ impl<L: Letters> Publisher<L> {
             self.resting.remove(&id.stream);
         }
         let was_stuck = self.status.borrow().stuck_since;
-        if let (None, Some((_, error))) = (was_stuck, delivery.stuck.first()) {
+        if let (None, Some(stuck)) = (was_stuck, delivery.stuck.first()) {
             tracing::warn!(
                 event = "letters_stuck",
-                error = describe(error),
+                topic = stuck.topic,
+                error = describe(&stuck.error),
                 "dead letters cannot be published; they wait in the table"
             );
         }
         let (first, longest) = BACK_OFF;
-        for (stream, _) in &delivery.stuck {
+        for Stuck { stream, .. } in &delivery.stuck {
             let before = self.resting.get(stream);
             let wait = before.map_or(first, |rest| longest.min(rest.wait * 2));
             self.resting.insert(*stream, Rest { until: now + wait, wait });
         }
+        let latest = delivery.stuck.first();
+        let latest = latest.map(|s| format!("{}: {}", s.topic, describe(&s.error)).into());
         if was_stuck.is_some() && self.resting.is_empty() {
             tracing::info!(event = "letters_flow", "dead letters are published again");
         }
         self.status.send_modify(|status| {
             status.published += delivery.published.len() as u64;
-            status.stuck_since = (!self.resting.is_empty()).then(|| was_stuck.unwrap_or(now));
+            let stuck = !self.resting.is_empty();
+            status.stuck_since = stuck.then(|| was_stuck.unwrap_or(now));
+            status.error = latest.or(status.error.take()).filter(|_| stuck);
         });
     }
 

@@ -2,8 +2,9 @@
 # run.sh DIR: one Apache Kafka node (KRaft, broker and controller in one JVM) on free loopback
 # ports, with its data in DIR. Writes its address to DIR/bootstrap.servers, then becomes the JVM:
 # SIGTERM stops it. DIR/secured.servers is a second address that wants TLS and SCRAM-SHA-512 (user
-# pgsluice, password test-password); its certificate is signed by DIR/ca.pem. Settings are for a throw-away broker: nothing is replicated, groups start
-# without a delay and clients may use session timeouts from one second on.
+# pgsluice, password test-password); its certificate is signed by DIR/ca.pem, and ACLs hold there.
+# Settings are for a throw-away broker: nothing is replicated, groups start without a delay and
+# clients may use session timeouts from one second on.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -43,6 +44,10 @@ listener.name.secured.ssl.keystore.location=$dir/broker.both.pem
 listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 inter.broker.listener.name=PLAINTEXT
+# Everything is allowed on what has no ACL; the PLAINTEXT listener may do everything.
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=true
 log.dirs=$dir/data
 auto.create.topics.enable=false
 num.partitions=1

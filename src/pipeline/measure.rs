@@ -18,7 +18,7 @@ impl Pipeline {
     pub(super) fn measure(&mut self) {
         self.telemetry.in_flight_bytes(self.budget.in_flight());
         if let Some(publishing) = &self.publishing {
-            self.telemetry.publishing(*publishing.borrow());
+            self.telemetry.publishing(&publishing.borrow());
         }
         let now = Instant::now();
         if now < self.measure_due {

@@ -198,6 +198,7 @@ impl Pipeline {
             PollEvent::Heartbeat => {}
             PollEvent::Unreachable => self.telemetry.kafka_unreachable(),
             PollEvent::Reachable => self.telemetry.kafka_reachable(),
+            PollEvent::Refused(topics) => self.telemetry.topics_refused(&topics),
             PollEvent::Trouble { code, fault } => self.telemetry.kafka_trouble(code, fault),
         }
     }

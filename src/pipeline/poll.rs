@@ -19,6 +19,7 @@ mod member;
 mod position;
 mod reading;
 mod record;
+mod refused;
 mod thread;
 mod trouble;
 
@@ -141,6 +142,9 @@ pub enum PollEvent {
     Unreachable,
     /// A broker answers again.
     Reachable,
+    /// The topics that cannot be read, each with the brokers' code: all of them each time one is
+    /// added or taken away. `UnknownTopic` and the like mean that somebody else has to mend it.
+    Refused(Vec<(Arc<str>, RDKafkaErrorCode)>),
     /// An error that librdkafka does not mend unseen, once a minute for each code. `Exit` means
     /// that going on is pointless, `Operator` that somebody else has to mend it, `Corrupt` that
     /// a batch cannot be read and is fetched again and again instead of being skipped.

@@ -379,6 +379,7 @@ impl State {
             self.out.push(Action::Report(Report::Advanced { partition: name, next }));
         }
         if !mirrored.is_empty() {
+            self.failed_opens = 0;
             self.out.push(Action::Mirror(mirrored));
         }
     }

@@ -38,7 +38,16 @@ pub(super) struct Delivery {
     /// Letters that the topic has, acknowledged by all in-sync replicas.
     pub(super) published: Vec<RecordId>,
     /// Streams that stand still at a letter, and why.
-    pub(super) stuck: Vec<(StreamId, KafkaError)>,
+    pub(super) stuck: Vec<Stuck>,
+}
+
+/// A stream whose next letter could not be delivered.
+#[derive(Debug)]
+pub(super) struct Stuck {
+    pub(super) stream: StreamId,
+    /// The dead letter topic.
+    pub(super) topic: String,
+    pub(super) error: KafkaError,
 }
 
 type Job = (Vec<StoredLetter>, oneshot::Sender<Delivery>);
@@ -109,7 +118,11 @@ impl Producing {
                 if on_produce(code) == ProduceFault::NewClient {
                     self.renew();
                 }
-                delivery.stuck.extend(stream.first().map(|letter| (letter.id.stream, error)));
+                delivery.stuck.extend(stream.first().map(|letter| Stuck {
+                    stream: letter.id.stream,
+                    topic: self.dead_letter.topic_for(&letter.topic).unwrap_or_default(),
+                    error,
+                }));
             }
         }
         delivery

@@ -102,7 +102,7 @@ fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Status {
             done = tokio::time::timeout(PATIENCE, all) => done.expect("all letters published"),
         }
     });
-    *status.borrow()
+    status.borrow().clone()
 }
 
 fn read(brokers: &str, topic: &str, count: usize) -> Vec<OwnedMessage> {

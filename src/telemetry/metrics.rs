@@ -27,7 +27,7 @@ use super::lossy;
 use self::definition::{
     AGGREGATES_PARKED, BUILD, CONNECTIONS, FAULTS, FENCED, IN_FLIGHT_BYTES, KAFKA_ERRORS,
     KAFKA_REACHABLE, LETTERS_PUBLISHED, LETTERS_STUCK, LETTERS_UNPUBLISHED, LOG_LINES_DROPPED,
-    PARTITIONS, RETRIES, SESSION_OPEN, SESSIONS_LOST, SESSIONS_OPENED,
+    PARTITIONS, RETRIES, SESSION_OPEN, SESSIONS_LOST, SESSIONS_OPENED, TOPICS_REFUSED,
 };
 pub use self::definition::{DEFINITIONS, Definition, Kind};
 pub use self::partition::PartitionMetrics;
@@ -64,6 +64,7 @@ pub struct Metrics {
     aggregates_parked: IntGauge,
     kafka_reachable: IntGauge,
     kafka_errors: IntCounterVec,
+    topics_refused: IntGauge,
     log_lines_dropped: IntCounter,
     causes: Mutex<BTreeSet<String>>,
 }
@@ -104,6 +105,7 @@ impl Metrics {
             aggregates_parked: gauge(&registry, AGGREGATES_PARKED)?,
             kafka_reachable,
             kafka_errors: counters(&registry, KAFKA_ERRORS)?,
+            topics_refused: gauge(&registry, TOPICS_REFUSED)?,
             log_lines_dropped: counter(&registry, LOG_LINES_DROPPED)?,
             causes: Mutex::default(),
             registry,
@@ -191,6 +193,11 @@ impl Metrics {
     /// Whether a broker can be reached.
     pub fn kafka_reachable(&self, reachable: bool) {
         self.kafka_reachable.set(i64::from(reachable));
+    }
+
+    /// How many topics cannot be read.
+    pub fn topics_refused(&self, count: usize) {
+        self.topics_refused.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The Kafka client reported an error; `code` is its name in the client's closed list.

@@ -14,6 +14,7 @@ mod metrics;
 mod report;
 mod status;
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -186,9 +187,9 @@ impl Telemetry {
 
     /// How publishing dead letters goes; to be told again while it goes on, for readiness looks at
     /// how long it has been stuck.
-    pub fn publishing(&self, letters: publish::Status) {
+    pub fn publishing(&self, letters: &publish::Status) {
         let stuck = letters.stuck_since.map(|since| since.elapsed());
-        self.lock_status().publishing(letters.published, stuck);
+        self.lock_status().publishing(letters.published, stuck, letters.error.as_deref());
         self.0.metrics.publishing(letters.published, stuck);
     }
 
@@ -204,6 +205,26 @@ impl Telemetry {
         self.lock_status().kafka.reachable = true;
         self.0.metrics.kafka_reachable(true);
         tracing::info!(event = "kafka_reachable", "a broker answers again");
+    }
+
+    /// These topics, and no others, cannot be read.
+    pub fn topics_refused(&self, topics: &[(Arc<str>, RDKafkaErrorCode)]) {
+        let now: BTreeMap<String, String> =
+            topics.iter().map(|(topic, code)| (topic.to_string(), format!("{code:?}"))).collect();
+        self.0.metrics.topics_refused(now.len());
+        let before = std::mem::replace(&mut self.lock_status().kafka.refused, now.clone());
+        for (topic, error) in now.iter().filter(|(topic, code)| before.get(*topic) != Some(code)) {
+            self.0.metrics.kafka_error(error);
+            tracing::error!(
+                event = "topic_refused",
+                topic,
+                error,
+                "the topic cannot be read until it is there and may be read; then it goes on"
+            );
+        }
+        for topic in before.keys().filter(|topic| !now.contains_key(*topic)) {
+            tracing::info!(event = "topic_readable", topic, "the topic can be read");
+        }
     }
 
     /// An error of the Kafka client that does not mend itself unseen.

@@ -1,7 +1,7 @@
 //! The snapshot behind `/status` and `/ready`: codes, names and numbers, never a value.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -14,6 +14,9 @@ use crate::verdict::{Reason, Verdict};
 
 /// Dead letters that wait for this long need somebody's attention; a broker's restart does not.
 const LETTERS_STUCK_LONG: Duration = Duration::from_secs(5 * 60);
+
+/// The loss of a session that lasted for this long is news, whatever became of those before it.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// How the sink is doing.
 #[derive(Debug, Clone, Serialize)]
@@ -63,6 +66,12 @@ pub struct SessionStatus {
     pub opened: u64,
     /// Why the last one ended or could not be opened: codes and names only.
     pub last_error: Option<String>,
+    /// When the open one was opened.
+    #[serde(skip)]
+    since: Option<Instant>,
+    /// Whether it has made progress durable.
+    #[serde(skip)]
+    proved: bool,
 }
 
 /// The brokers.
@@ -72,6 +81,8 @@ pub struct KafkaStatus {
     pub reachable: bool,
     /// The latest error that did not mend itself unseen: the name of its code.
     pub last_error: Option<String>,
+    /// Topics that cannot be read, with the name of the brokers' code.
+    pub refused: BTreeMap<String, String>,
 }
 
 /// Dead letters on their way to their topic.
@@ -81,6 +92,8 @@ pub struct LetterStatus {
     pub published: u64,
     /// For how long, in seconds, the others could not be.
     pub stuck_seconds: Option<u64>,
+    /// The topic that does not take them, and the name of the error's code.
+    pub last_error: Option<String>,
 }
 
 /// One assigned partition.
@@ -161,6 +174,9 @@ pub enum NotReady {
     /// Dead letters wait for their topic for too long.
     #[error("dead letters cannot be published")]
     LettersStuck,
+    /// Nothing can be read.
+    #[error("no topic can be read, see /status")]
+    TopicsRefused,
     /// Nothing moves.
     #[error("every assigned partition is halted, see /status")]
     AllHalted,
@@ -175,7 +191,7 @@ impl Status {
             stage: Stage::Starting,
             joined: false,
             session: SessionStatus::default(),
-            kafka: KafkaStatus { reachable: true, last_error: None },
+            kafka: KafkaStatus { reachable: true, last_error: None, refused: BTreeMap::new() },
             letters: LetterStatus::default(),
             partitions: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -203,9 +219,17 @@ impl Status {
         if stuck.is_some_and(|stuck| stuck >= LETTERS_STUCK_LONG) {
             return Err(NotReady::LettersStuck);
         }
-        let mut phases = self.partitions.values().map(|partition| partition.phase);
-        let idle = self.partitions.is_empty();
-        if idle || phases.any(|phase| phase != PartitionPhase::Halted) {
+        let refused = &self.kafka.refused;
+        let mut readable = self
+            .partitions
+            .iter()
+            .filter(|(name, _)| !refused.contains_key(&*name.topic))
+            .peekable();
+        if readable.peek().is_none() {
+            // A spare member holds nothing, and all is well.
+            return if refused.is_empty() { Ok(()) } else { Err(NotReady::TopicsRefused) };
+        }
+        if readable.any(|(_, partition)| partition.phase != PartitionPhase::Halted) {
             Ok(())
         } else {
             Err(NotReady::AllHalted)
@@ -219,20 +243,29 @@ impl Status {
         }
     }
 
-    pub(super) fn publishing(&mut self, published: u64, stuck: Option<Duration>) {
+    pub(super) fn publishing(
+        &mut self,
+        published: u64,
+        stuck: Option<Duration>,
+        error: Option<&str>,
+    ) {
         let stuck_seconds = stuck.map(|stuck| stuck.as_secs());
-        self.letters = LetterStatus { published, stuck_seconds };
+        let last_error = error.map(str::to_owned);
+        self.letters = LetterStatus { published, stuck_seconds, last_error };
     }
 
     pub(super) fn session_opened(&mut self) {
         self.session.open = true;
         self.session.opened += 1;
+        self.session.since = Some(Instant::now());
     }
 
-    /// Whether this is news: a session was open, or the last attempt failed otherwise.
+    /// Whether this is news: a session had worked for a while, or the last one failed otherwise.
     pub(super) fn session_lost(&mut self, fault: &Fault) -> bool {
         let error = Some(fault.to_string());
-        let news = self.session.open || self.session.last_error != error;
+        let lasted = self.session.since.take().is_some_and(|since| since.elapsed() > SETTLED);
+        let worked = std::mem::take(&mut self.session.proved) || lasted;
+        let news = worked || self.session.last_error != error;
         self.session.open = false;
         self.session.last_error = error;
         news
@@ -307,6 +340,7 @@ impl Status {
         name: &TopicPartition,
         next: NextOffset,
     ) -> Option<Option<Lag>> {
+        self.session.proved = true;
         let partition = self.partitions.get_mut(name)?;
         partition.next_offset = Some(next.0);
         Some(partition.measure())
@@ -391,6 +425,12 @@ mod tests {
         assert!(status.session_lost(&Fault::new(FaultKind::Deadline)), "another failure");
         assert_eq!(status.readiness(), Err(NotReady::NoSession));
         status.session_opened();
+        assert!(!status.session_lost(&Fault::new(FaultKind::Deadline)), "it achieved nothing");
+        status.session_opened();
+        let partition = TopicPartition { topic: "orders".into(), partition: 0 };
+        status.advanced(&partition, NextOffset(1));
+        assert!(status.session_lost(&Fault::new(FaultKind::Deadline)), "it had worked");
+        status.session_opened();
         status.stage = Stage::Draining;
         assert_eq!(status.readiness(), Err(NotReady::Draining));
     }
@@ -399,11 +439,11 @@ mod tests {
     fn letters_that_are_stuck_for_long_make_it_not_ready() {
         let mut status = running();
         status.assigned(&[]);
-        status.publishing(3, Some(LETTERS_STUCK_LONG / 2));
+        status.publishing(3, Some(LETTERS_STUCK_LONG / 2), Some("t: Fail"));
         assert_eq!(status.readiness(), Ok(()));
-        status.publishing(3, Some(LETTERS_STUCK_LONG));
+        status.publishing(3, Some(LETTERS_STUCK_LONG), Some("t: Fail"));
         assert_eq!(status.readiness(), Err(NotReady::LettersStuck));
-        status.publishing(4, None);
+        status.publishing(4, None, None);
         assert_eq!(status.readiness(), Ok(()));
     }
 

@@ -28,4 +28,6 @@ mod roles;
 mod routes;
 mod sample;
 mod secured;
+mod server;
 mod stderr;
+mod topics;

@@ -7,11 +7,11 @@ use crate::support::certificates::Authority;
 use crate::support::daemon::Daemon;
 use crate::support::kafka::{self, Outgoing};
 
-const PASSWORD: &str = "test-password";
+pub(crate) const PASSWORD: &str = "test-password";
 const WRONG_PASSWORD: &str = "canary-password";
 
 /// A daemon that knows the broker's secured listener only.
-fn daemon(case: &Case, password: &str, authority: &Path) -> Daemon {
+pub(crate) fn daemon(case: &Case, password: &str, authority: &Path) -> Daemon {
     let (address, _) = kafka::secured();
     let variables = [
         ("PGSLUICE__KAFKA__BROKERS", address.as_str()),

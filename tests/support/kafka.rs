@@ -182,20 +182,30 @@ pub(crate) fn commit(group: &str, topic: &str, next: Place) {
 
 /// Runs Kafka's own `kafka-consumer-groups` and returns what it printed.
 pub(crate) fn consumer_groups_tool(arguments: &[&str]) -> String {
+    tool("consumer.group.ConsumerGroupCommand", arguments)
+}
+
+/// Runs Kafka's own `kafka-acls`. What has an ACL is closed to whoever has none; what has none is
+/// open. Only the listener of [`secured`] asks.
+pub(crate) fn acls_tool(arguments: &[&str]) {
+    tool("AclCommand", arguments);
+}
+
+fn tool(class: &str, arguments: &[&str]) -> String {
     let fetch = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka/fetch.sh");
     let lib = Command::new(fetch).output().expect("run scripts/kafka/fetch.sh");
     assert!(lib.status.success(), "Kafka's jars are missing: run scripts/install.sh");
     let class_path = format!("{}/*", String::from_utf8_lossy(&lib.stdout).trim());
     let output = Command::new("java")
         .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path])
-        .arg("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand")
+        .arg(format!("org.apache.kafka.tools.{class}"))
         .args(["--bootstrap-server", brokers()])
         .args(arguments)
         .output()
         .expect("run java");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "kafka-consumer-groups: {printed}{errors}");
+    assert!(output.status.success(), "{class}: {printed}{errors}");
     printed
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Postgres {
     directory: PathBuf,
     port: u16,
     settings: Vec<String>,
+    small_disk: bool,
     server: Mutex<Option<Child>>,
     /// The database that [`Self::copy`] copies.
     template: OnceLock<String>,
@@ -67,6 +68,21 @@ impl Postgres {
 
     /// A cluster of one's own with those server settings.
     pub(crate) fn with(settings: &[&str]) -> Self {
+        Self::build(settings, false)
+    }
+
+    /// A cluster of one's own that sees a disk of 4 MiB at [`Self::small_disk`]. Only its own
+    /// processes see it, and it goes with them.
+    pub(crate) fn with_small_disk() -> Self {
+        Self::build(&["fsync=off"], true)
+    }
+
+    /// Where the small disk is.
+    pub(crate) fn small_disk(&self) -> PathBuf {
+        self.directory.join("small")
+    }
+
+    fn build(settings: &[&str], small_disk: bool) -> Self {
         let directory = scratch().join(format!("postgres-{}", next_number()));
         std::fs::create_dir(&directory).expect("create the cluster's directory");
         if is_root() {
@@ -80,7 +96,9 @@ impl Postgres {
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let port = free_port();
         let server = Mutex::new(None);
-        let postgres = Self { directory, port, settings, server, template: OnceLock::new() };
+        let template = OnceLock::new();
+        let postgres = Self { directory, port, settings, small_disk, server, template };
+        std::fs::create_dir(postgres.small_disk()).expect("create a directory");
         postgres.start();
         postgres
     }
@@ -92,6 +110,9 @@ impl Postgres {
         let log_path = scratch().join(format!("postgres-{}.log", self.port));
         let log = std::fs::File::options().create(true).append(true).open(&log_path);
         let mut command = unprivileged(&binary("postgres"));
+        if self.small_disk {
+            command = beside_a_small_disk(&self.small_disk(), &command);
+        }
         command.arg("-D").arg(self.directory.join("data"));
         for setting in [
             format!("port={}", self.port),
@@ -156,6 +177,19 @@ impl Postgres {
         wait::until("the server's processes are gone", START_DEADLINE, || {
             children.lines().all(|child| !is_running(child))
         });
+    }
+
+    /// Makes the stopped server a standby: it starts read-only, until it is promoted.
+    pub(crate) fn demote(&self) {
+        std::fs::write(self.directory.join("data/standby.signal"), "").expect("demote");
+    }
+
+    /// Makes a standby the primary.
+    pub(crate) fn promote(&self) {
+        self.try_connect("postgres")
+            .expect("connect")
+            .batch_execute("select pg_promote()")
+            .expect("promote");
     }
 
     /// A fresh, empty database; `name` makes it recognisable in logs.
@@ -324,6 +358,24 @@ fn unprivileged(program: &Path) -> Command {
         .arg(program)
         .current_dir("/");
     command
+}
+
+/// The same command in a mount namespace of its own, where `place` is a small disk.
+fn beside_a_small_disk(place: &Path, command: &Command) -> Command {
+    let mut beside = Command::new("unshare");
+    let owner = if is_root() {
+        "uid=$(id -u postgres),"
+    } else {
+        beside.args(["--user", "--map-current-user", "--keep-caps"]);
+        ""
+    };
+    let mount = format!("mount -t tmpfs -o {owner}mode=700,size=4m none \"$0\" && exec \"$@\"");
+    beside.args(["--mount", "sh", "-c", &mount]).arg(place);
+    beside.arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        beside.current_dir(directory);
+    }
+    beside
 }
 
 /// Whether a process is there and not merely waiting to be reaped.

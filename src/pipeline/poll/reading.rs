@@ -199,6 +199,11 @@ impl Readings {
         }
     }
 
+    /// The topics held.
+    pub(super) fn topics(&self) -> Vec<Arc<str>> {
+        self.topics.keys().cloned().collect()
+    }
+
     /// All readings, in no particular order.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Reading> {
         self.topics.values_mut().flat_map(HashMap::values_mut)

@@ -17,6 +17,7 @@ use super::gate::Gate;
 use super::member::{AssignmentChange, Member, release};
 use super::reading::{Admission, Readings};
 use super::record::Copied;
+use super::refused::Refused;
 use super::{Command, Decode, PollEvent};
 use crate::config::{BatchConfig, Config};
 use crate::event::Event;
@@ -55,6 +56,9 @@ pub(super) struct Poller {
     pub(super) corrupt: Option<(u32, Instant)>,
     pub(super) unreachable: bool,
     pub(super) troubles: HashMap<i32, Instant>,
+    pub(super) refused: Refused,
+    /// Topics and patterns of the configuration.
+    pub(super) topics: Vec<String>,
 }
 
 impl Poller {
@@ -85,6 +89,8 @@ impl Poller {
             corrupt: None,
             unreachable: false,
             troubles: HashMap::new(),
+            refused: Refused::default(),
+            topics: config.kafka.topics.clone(),
         }
     }
 
@@ -121,6 +127,7 @@ impl Poller {
         }
         self.announce_positions();
         self.check_spans();
+        self.ask_refused();
         self.round()
     }
 
@@ -192,6 +199,7 @@ impl Poller {
         }
         if !batch.is_empty() {
             self.reached();
+            self.seen(&batch);
             self.events.send(PollEvent::Polled(batch, read)).ok();
         }
         flow

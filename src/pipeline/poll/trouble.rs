@@ -7,6 +7,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::PollEvent;
+use super::refused::is_about_a_topic;
 use super::thread::{Flow, Poller};
 use crate::kafka::faults::{PollFault, describe, on_poll};
 
@@ -45,6 +46,10 @@ impl Poller {
                     "transient kafka error"
                 );
             }
+            // A partition vanished from under us: with its topic, more often than not.
+            PollFault::LostOwnership if code == RDKafkaErrorCode::UnknownPartition => {
+                self.suspect(code);
+            }
             PollFault::LostOwnership => {
                 tracing::warn!(
                     event = "membership_lost",
@@ -57,6 +62,7 @@ impl Poller {
                 self.refetch();
                 self.trouble(code, fault);
             }
+            PollFault::Operator if is_about_a_topic(code) => self.suspect(code),
             fault @ (PollFault::Operator | PollFault::Exit) => self.trouble(code, fault),
         }
         Flow::On

@@ -19,7 +19,6 @@ impl State {
         if self.session.id() != session {
             return;
         }
-        let was_open = self.session == Session::Open(session);
         let mut freed = self.queue.clear();
         let groups = self.to_read.drain(..).chain(self.to_resolve.drain(..));
         freed += groups.map(|g| g.weight()).sum::<usize>();
@@ -39,8 +38,10 @@ impl State {
                 self.out.push(Action::Pause(name));
             }
         }
-        self.failed_opens = if was_open { 0 } else { self.failed_opens + 1 };
-        let after = self.config.reopen.wait(self.failed_opens.max(1), &mut self.random);
+        // One that moved no progress is no better than one that could not be opened: a full disk
+        // lets sessions open, too.
+        self.failed_opens += 1;
+        let after = self.config.reopen.wait(self.failed_opens, &mut self.random);
         let next = SessionId(session.0 + 1);
         self.session = Session::Opening(next);
         self.out.push(Action::OpenSession { session: next, after });

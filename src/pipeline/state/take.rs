@@ -23,7 +23,6 @@ impl State {
     pub(super) fn on_session_opened(&mut self, session: SessionId) {
         if self.session == Session::Opening(session) {
             self.session = Session::Open(session);
-            self.failed_opens = 0;
         } else {
             let unwanted = Fault::new(FaultKind::Bug("a session that nobody asked for"));
             self.out.push(Action::CloseSession(session, unwanted));

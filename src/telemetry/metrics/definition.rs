@@ -160,6 +160,8 @@ metrics! {
     KAFKA_ERRORS: Counter "pgsluice_kafka_errors_total", &["code"],
         "Errors of the Kafka client that did not mend themselves unseen, at most one a minute for \
          each";
+    TOPICS_REFUSED: Gauge "pgsluice_topics_refused", NONE,
+        "Topics that are missing or may not be read; /status names them";
     LOG_LINES_DROPPED: Counter "pgsluice_log_lines_dropped_total", NONE,
         "Log lines dropped because stderr was blocked or closed";
 }
