@@ -1,6 +1,7 @@
 //! `pgsluice check`: every problem of the configuration, and with `--connect` of what it names.
 
 use clap::{Args, ValueEnum};
+use regex::Regex;
 use serde_json::json;
 
 use crate::check::{self, From, Report, Sample, Wanted};
@@ -169,6 +170,11 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
         ));
     }
     for (position, route) in config.routes.iter().enumerate() {
+        for topic in route.topic.iter().filter(|topic| !reads(config, topic)) {
+            notes.push(format!(
+                "route[{position}] waits for topic {topic}, which kafka.topics does not read"
+            ));
+        }
         if let RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } = &route.action
             && table.schema.is_none()
         {
@@ -179,6 +185,14 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Whether `kafka.topics` names the topic.
+fn reads(config: &Config, topic: &str) -> bool {
+    config.kafka.topics.iter().any(|read| {
+        read == topic
+            || read.starts_with('^') && Regex::new(read).is_ok_and(|read| read.is_match(topic))
+    })
 }
 
 #[cfg(test)]
@@ -207,6 +221,18 @@ mod tests {
         let notes = notes(&config, &meant);
         assert!(notes[0].contains("PGSLUICE_LOG_LEVEL is not read"), "{notes:?}");
         assert!(notes[1].contains("sslmode=prefer"), "{notes:?}");
+    }
+
+    #[test]
+    fn a_route_for_a_topic_that_is_not_read_is_noted() {
+        let routes = "[decode]\nformat = 'envelope'\n[[route]]\ntopic = ['t', 'tt']\nskip = true\n";
+        let mut config = config(routes);
+        assert_eq!(
+            notes(&config, &[]),
+            ["route[0] waits for topic tt, which kafka.topics does not read"]
+        );
+        config.kafka.topics = vec!["^t+$".to_owned()];
+        assert!(notes(&config, &[]).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::kafka::is_topic_name;
-use super::read::Section;
+use super::read::{Section, suggestion};
 
 /// What stands for the source topic in `dead_letter.topic`.
 const TOPIC_MARK: &str = "{topic}";
@@ -195,11 +195,29 @@ impl AdminConfig {
     }
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Whether the text is a level or a filter. A word alone must be a level: the filter would take any
+/// other for the name of a module, and everything else would be silent.
+fn is_filter(text: &str) -> bool {
+    let known = |part: &str| {
+        part.contains(['=', '[']) || LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level))
+    };
+    text.split(',').all(|part| known(part.trim())) && EnvFilter::try_new(text).is_ok()
+}
+
 impl LogConfig {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let level = section.text("level");
-        if EnvFilter::try_new(&level).is_err() {
-            section.problem("level", "expected error | warn | info | debug | trace, or a filter");
+        if !is_filter(&level) {
+            let near = suggestion(&level, &LEVELS);
+            section.problem(
+                "level",
+                format!(
+                    "expected {}, or a filter such as \"info,pgsluice::kafka=debug\"{near}",
+                    LEVELS.join(" | ")
+                ),
+            );
         }
         let formats = [("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
         let format = section.optional_choice("format", &formats, &[]);
@@ -211,6 +229,17 @@ impl LogConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_would_silence_everything_and_is_refused() {
+        for filter in ["info", "WARN", "off", "info,pgsluice::kafka=debug", "pgsluice=trace, warn"]
+        {
+            assert!(is_filter(filter), "{filter}");
+        }
+        for other in ["verbose", "inf", "pgsluice", "info,pgsluice", "a=b=c", ""] {
+            assert!(!is_filter(other), "{other}");
+        }
+    }
 
     fn letters(topic: &str) -> DeadLetterConfig {
         DeadLetterConfig {
