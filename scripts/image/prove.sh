@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# prove.sh [BINARY]: builds the image and runs the demo's story in it, against a real Kafka and a
-# real PostgreSQL, as user 65532 with a read-only root and no capability. Needs no container engine
-# and no registry: buildah executes the Dockerfile, and Debian's base comes from debootstrap. With
-# BINARY the Dockerfile's build stage is replaced by that file; without it the build stage runs, on
-# its base image from the registry. Needs root; works in .cache/image.
+# prove.sh [BINARY | --own-toolchain]: builds the image and runs the demo's story in it, against a
+# real Kafka and a real PostgreSQL, as user 65532 with a read-only root and no capability. Needs no
+# container engine: buildah executes the Dockerfile, and Debian's base comes from debootstrap.
+#
+# The build stage's base image comes from its registry. With --own-toolchain it is made here instead:
+# Debian's base with the Rust toolchain of this machine. With BINARY there is no build stage: its
+# result is that file. PROFILE=dev builds faster. Needs root; works in .cache/image.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -72,13 +74,35 @@ if ! build inspect --type image "$base" >/dev/null 2>&1; then
     container=
 fi
 options=(--format docker --layers --network host -t pgsluice:proof)
-if [ $# -gt 0 ]; then
+options+=(--build-arg "PROFILE=${PROFILE:-release}")
+rust=$(sed -n 's/^FROM \(.*rust:.*\) AS build$/\1/p' Dockerfile)
+what="its build stage on $rust"
+if [ "${1:-}" = --own-toolchain ]; then
+    what="its build stage on Debian's base with this machine's $(rustc --version)"
+    options+=(--pull-never)
+    if ! build inspect --type image "$rust" >/dev/null 2>&1; then
+        container=$(build from --pull-never "$base")
+        build run --network host "$container" -- sh -c \
+            'apt-get update && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev' \
+            >"$cache/rust.log" 2>&1 || { tail -n 20 "$cache/rust.log" >&2; exit 1; }
+        tree=$(build mount "$container")
+        mkdir "$tree/usr/local/rust"
+        cp -r "$(rustc --print sysroot)"/{bin,lib} "$tree/usr/local/rust/"
+        # Crates come the way they come to this machine, which may trust authorities of its own.
+        cp /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"
+        build config --env "PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$container"
+        build commit -q "$container" "$rust" >/dev/null
+        build rm "$container" >/dev/null
+        container=
+    fi
+elif [ $# -gt 0 ]; then
+    what="its build stage replaced by $1"
     mkdir -p "$work/build/out"
     strip -g -o "$work/build/out/pgsluice" "$1"
     options+=(--pull-never --build-context "build=$work/build")
 fi
 build bud "${options[@]}" . >"$cache/build.log" 2>&1 || { tail -n 40 "$cache/build.log" >&2; exit 1; }
-proved "the Dockerfile builds$([ $# -eq 0 ] || echo " (build stage replaced by $1)")"
+proved "the Dockerfile builds, $what"
 config=$(build inspect --type image --format '{{.Docker.Config.User}} {{.Docker.Config.StopSignal}} {{.Docker.Config.Entrypoint}} {{.Docker.Config.Cmd}} {{.Docker.Config.Healthcheck.Test}}' pgsluice:proof)
 [ "$config" = "65532:65532 SIGTERM [/usr/local/bin/pgsluice] [run] [CMD /usr/local/bin/pgsluice health]" ] || {
     echo "unexpected configuration of the image: $config" >&2
@@ -111,6 +135,7 @@ fi
 proved "user 65532, no capability, nothing writable"
 pgsluice=/usr/local/bin/pgsluice
 inside "$pgsluice" --version
+proved "the program has $(stat -c %s "$tree$pgsluice" | numfmt --to=iec), the image $(du -sh "$tree" | cut -f1)"
 
 start postgres scripts/postgres/run.sh "$work/postgres" fsync=off
 scripts/kafka/fetch.sh >/dev/null

@@ -7,7 +7,7 @@ use crate::config::{
 };
 use crate::event::{Envelope, Event};
 use crate::fault::Fault;
-use crate::pipeline::resolve::ParkedCount;
+use crate::pipeline::parked::ParkedCount;
 use crate::postgres::FaultPolicy;
 use crate::route::Plan;
 use crate::store::dead_letter::Letter;

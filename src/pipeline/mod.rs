@@ -14,6 +14,7 @@ mod lag;
 mod leave;
 mod measure;
 pub mod mirror;
+pub mod parked;
 mod partition;
 mod passage;
 mod perform;

@@ -14,7 +14,6 @@ pub(crate) mod rehearse;
 mod transaction;
 mod write;
 
-pub use brake::ParkedCount;
 pub use read::read;
 
 use crate::event::Event;
@@ -112,7 +111,7 @@ async fn begin(
 ) -> Result<Course, Fault> {
     let schema = context.statements.schema();
     let stream = group.origin.stream;
-    let row = write::storable(group)
+    let row = ledger::storable(group.aggregate())
         .map(|key| ledger::lock(schema, ledger::Address { sink: context.sink, key, stream }));
     let letters = dead_letter::known(schema, stream, &group.events);
     let (row, letters) = transaction.begin(row, letters).await?;

@@ -13,6 +13,10 @@ use crate::group::Progress;
 use crate::postgres::lock::HELD_HERE;
 use crate::postgres::session::Session;
 use crate::record::{Anchor, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition};
+use crate::store::binder::Bind;
+use crate::store::name::Schema;
+use crate::store::parameter::Cell;
+use crate::store::query::Query;
 
 /// The surrogate key of a deployment in `sink_t`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +53,16 @@ pub struct NewPosition {
     pub epoch: OwnerEpoch,
     /// Where to read on.
     pub next: NextOffset,
+}
+
+/// `own`: one row while we own the stream, which stays so until the transaction ends.
+pub fn own(schema: &Schema, stream: StreamId, epoch: OwnerEpoch, query: &mut Query<'_>) -> String {
+    let stream = query.one(Bind::Int4, Cell::Int(stream.0.into()));
+    let epoch = query.one(Bind::Int8, Cell::Int(epoch.0));
+    format!(
+        "own as (\n  select 1 from {} where stream = {stream} and owner_epoch = {epoch} for share\n)",
+        schema.table("stream_t"),
+    )
 }
 
 /// Finds the sink's row or makes it, and remembers the cluster id when none was known.

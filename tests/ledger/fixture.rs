@@ -11,7 +11,8 @@ use pgsluice::fault::{Fault, FaultKind, SqlState};
 use pgsluice::group::{Failure, Group, GroupKind, GroupReply, OrderingKey, Origin};
 use pgsluice::pipeline::apply::apply;
 use pgsluice::pipeline::context::ApplyContext;
-use pgsluice::pipeline::resolve::{ParkedCount, read, resolve};
+use pgsluice::pipeline::parked::ParkedCount;
+use pgsluice::pipeline::resolve::{read, resolve};
 use pgsluice::postgres::{FaultPolicy, Session, SessionEnd, migrate};
 use pgsluice::record::{
     Generation, Offset, OwnerEpoch, Record, SessionId, StreamId, TimestampType, TopicPartition,

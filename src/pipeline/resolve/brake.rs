@@ -6,9 +6,6 @@
 //! Transactions that run at the same moment do not see each other's letters: the limit may be
 //! passed by as many as are being written, at most one a slow connection of each process.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
 use crate::config::BrakeConfig;
 use crate::event::{Content, Event, RouteId};
 use crate::fault::{Fault, FaultKind};
@@ -17,18 +14,16 @@ use crate::pipeline::context::ApplyContext;
 use crate::record::{Offset, RecordId};
 use crate::store::brake::{self, BrakeKind, Counted, Question, Trip};
 use crate::store::dead_letter::Disposition;
+use crate::store::ledger::storable;
+use crate::store::progress::own;
 use crate::store::query::Query;
 use crate::verdict::{Reason, Verdict};
 
 use super::course::{Course, Outcome, Write};
 use super::transaction::Transaction;
-use super::write::storable;
 
 /// A share of fewer records says nothing.
 const SMALLEST_STRETCH: i64 = 200;
-
-/// For how long a count of the parked records is believed.
-const COUNT_AGE: Duration = Duration::from_secs(10);
 
 /// Why the outcomes of a group must not be written.
 #[derive(Debug)]
@@ -225,10 +220,10 @@ impl Stop {
         let event = group.events.iter().find(|event| event.offset() == self.at);
         let route = event.and_then(route_of);
         let id = RecordId { stream: group.origin.stream, offset: self.at };
-        let trip = Trip { kind, id, route, aggregate: storable(group), count };
+        let trip = Trip { kind, id, route, aggregate: storable(group.aggregate()), count };
         let schema = context.statements.schema();
         let mut query = Query::default();
-        let own = super::write::own(schema, &group.origin, &mut query);
+        let own = own(schema, group.origin.stream, group.origin.epoch, &mut query);
         let tripped = brake::trip(schema, trip, "own", &mut query);
         query.text = format!(
             "with {own},\ntripped as (\n  {tripped}\n)\nselect (select pg_catalog.count(*) from own)"
@@ -236,29 +231,6 @@ impl Stop {
         let rows = transaction.commit(None, Some(query)).await?;
         let owned = rows.first().and_then(|row| row.try_get::<_, i64>(0).ok());
         Ok(if owned == Some(0) { GroupReply::NotOwner } else { halted })
-    }
-}
-
-/// How many records are parked, as of a moment ago.
-#[derive(Debug, Default)]
-pub struct ParkedCount(Mutex<Option<(Instant, usize)>>);
-
-impl ParkedCount {
-    fn known(&self) -> Option<usize> {
-        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.filter(|(at, _)| at.elapsed() < COUNT_AGE).map(|(_, count)| count)
-    }
-
-    fn counted(&self, count: usize) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), count));
-    }
-
-    /// Adds what this process parked since.
-    pub(super) fn add(&self, parked: usize) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, count)) = known.as_mut() {
-            *count += parked;
-        }
     }
 }
 
@@ -284,6 +256,8 @@ async fn room(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LIMITS: BrakeConfig =

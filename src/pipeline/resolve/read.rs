@@ -10,7 +10,6 @@ use crate::store::ledger::{self, Look};
 
 use super::course::Course;
 use super::transaction::Transaction;
-use super::write::storable;
 
 /// Looks at the ledger rows and letters of many groups at once and writes nothing.
 ///
@@ -43,7 +42,7 @@ async fn look(
     let looks: Vec<Look<'_>> = groups
         .iter()
         .map(|group| Look {
-            key: storable(group),
+            key: ledger::storable(group.aggregate()),
             stream: group.origin.stream,
             events: &group.events,
         })

@@ -23,7 +23,6 @@ use super::apply_alone;
 use super::course::{Course, Outcome, Step};
 use super::read::course;
 use super::transaction::Transaction;
-use super::write::storable;
 
 /// The transaction, and what it changed beside the database.
 pub(crate) struct Rehearsal<'a> {
@@ -117,7 +116,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     async fn group(&mut self, group: &Group) -> Result<Rehearsed, Fault> {
-        let key = storable(group);
+        let key = ledger::storable(group.aggregate());
         if key.is_some_and(|key| self.waiting.contains(key)) {
             return Ok(Rehearsed::new(Ending::Waits, None, None));
         }
@@ -168,7 +167,7 @@ impl<'a> Rehearsal<'a> {
 
     /// The start of a course: on the row as this transaction left it, else as it is in the table.
     async fn course(&self, group: &Group) -> Result<Course, Fault> {
-        let key = storable(group);
+        let key = ledger::storable(group.aggregate());
         let stream = group.origin.stream;
         let looks = [Look { key, stream, events: &group.events }];
         let query = ledger::look(self.context.statements.schema(), self.context.sink, &looks);

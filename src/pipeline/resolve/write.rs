@@ -1,34 +1,20 @@
 //! The end of a group's transaction: notifications, dead letters, parking, COMMIT.
 
-use crate::event::{AggregateKey, Content};
+use crate::event::Content;
 use crate::fault::{Fault, FaultKind};
-use crate::group::{Group, GroupReply, Origin};
+use crate::group::{Group, GroupReply};
 use crate::pipeline::context::ApplyContext;
 use crate::record::RecordId;
-use crate::store::binder::Bind;
 use crate::store::brake::{StaleCount, count_stale};
 use crate::store::dead_letter::{self, Disposition, Letter};
-use crate::store::ledger::{self, Address, Parking};
-use crate::store::name::Schema;
+use crate::store::ledger::{self, Address, Parking, storable};
 use crate::store::notification::{self, Note, Trouble};
-use crate::store::parameter::Cell;
+use crate::store::progress::own;
 use crate::store::query::Query;
 
 use super::course::{Course, Outcome, Write};
 use super::transaction::Transaction;
 use super::{brake, changed_meanwhile};
-
-/// The group's aggregate, where its id can be a key of an index. One that cannot never got a ledger
-/// row, so its letters stand alone.
-pub(super) fn storable(group: &Group) -> Option<&AggregateKey> {
-    /// A B-tree entry may take a third of a page, about 2,700 bytes.
-    const LONGEST_KEY: usize = 2_500;
-    group.aggregate().filter(|key| {
-        let texts = [&key.aggregate_type, &key.id];
-        texts.iter().all(|text| !text.contains('\0'))
-            && texts.iter().map(|text| text.len()).sum::<usize>() <= LONGEST_KEY
-    })
-}
 
 /// Writes what is left of a group and commits.
 pub(super) async fn finish(
@@ -105,7 +91,7 @@ fn rows<'a>(
     course: &'a Course,
 ) -> (Vec<Letter<'a>>, Vec<Note<'a>>, Vec<Note<'a>>) {
     let (mut letters, mut letter_notes, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-    let keep_aggregate = storable(group).is_some();
+    let keep_aggregate = storable(group.aggregate()).is_some();
     for (event, outcome) in group.events.iter().zip(course.outcomes()) {
         let Outcome { verdict, reason, fault, write } = outcome;
         let trouble = Trouble { fault: fault.as_ref(), field: field(&event.content, outcome) };
@@ -155,16 +141,6 @@ fn failing_for(context: &ApplyContext, group: &Group) -> f64 {
     since.map_or(0.0, |since| context.clock.elapsed().saturating_sub(since).as_secs_f64())
 }
 
-/// `own`: one row while we own the stream, which stays so until the transaction ends.
-pub(super) fn own(schema: &Schema, origin: &Origin, query: &mut Query<'_>) -> String {
-    let stream = query.one(Bind::Int4, Cell::Int(origin.stream.0.into()));
-    let epoch = query.one(Bind::Int8, Cell::Int(origin.epoch.0));
-    format!(
-        "own as (\n  select 1 from {} where stream = {stream} and owner_epoch = {epoch} for share\n)",
-        schema.table("stream_t"),
-    )
-}
-
 /// What only the owner of the stream may write. One row comes back: whether we own the stream, and
 /// whether the ledger row stood where it was judged (1 where there is no aggregate to park).
 fn owned<'a>(
@@ -175,8 +151,8 @@ fn owned<'a>(
     query: &mut Query<'a>,
 ) -> String {
     let schema = context.statements.schema();
-    let mut parts = vec![own(schema, &group.origin, query)];
-    let parking = storable(group).zip(course.position()).zip(course.parked_for());
+    let mut parts = vec![own(schema, group.origin.stream, group.origin.epoch, query)];
+    let parking = storable(group.aggregate()).zip(course.position()).zip(course.parked_for());
     let gate = match parking {
         Some(((key, position), reason)) => {
             let address = Address { sink: context.sink, key, stream: group.origin.stream };
