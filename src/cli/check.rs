@@ -106,7 +106,7 @@ pub(super) fn check(arguments: &Arguments) -> ExitReason {
             if arguments.connects() {
                 say(&report.to_string());
             }
-            if let Some(sample) = &sample {
+            if let Some(sample) = sample.as_ref().filter(|sample| !sample.records.is_empty()) {
                 say(&format!("\n{sample}"));
             }
         }

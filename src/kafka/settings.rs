@@ -192,6 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_reads_what_the_consumer_would_and_leaves_the_group_alone() {
+        let properties =
+            [("isolation.level", "read_uncommitted"), ("enable.auto.offset.store", "true")];
+        let client = sample(&config(&properties));
+        assert_eq!(client.get("isolation.level"), Some("read_committed"));
+        assert_eq!(client.get("enable.auto.commit"), Some("false"));
+        assert_eq!(client.get("enable.auto.offset.store"), Some("false"));
+        assert_eq!(client.get("group.instance.id"), None);
+    }
+
+    #[test]
     fn a_users_property_replaces_a_default() {
         let client =
             consumer(&config(&[("queued.min.messages", "7"), ("sasl.username", "me")]), None);

@@ -261,6 +261,24 @@ fn a_sample_is_spread_over_the_partitions_and_begins_where_it_is_told() {
 }
 
 #[test]
+fn aborted_records_are_no_part_of_a_sample_and_nobody_waits_for_more() {
+    let case = Case::new("sample_aborted", 1);
+    let producer = kafka::Producer::transactional(&case.topic);
+    for (id, committed) in [("kept", true), ("dropped", false), ("also", true), ("gone", false)] {
+        producer.begin();
+        producer.send(Outgoing::new(id, "{}"));
+        if committed { producer.commit() } else { producer.abort() }
+    }
+
+    let began = Instant::now();
+    let (_, result) = sample(&case.config(""), &["10"]);
+
+    assert_eq!(offsets(&result), [(0, 0), (0, 4)], "markers take offsets, too");
+    // Less than reading may take where the end of the log is not noticed.
+    assert!(began.elapsed() < Duration::from_secs(12), "it waited for records");
+}
+
+#[test]
 fn a_record_that_would_halt_its_partition_is_a_failure() {
     let case = Case::new("sample_halt", 1);
     case.database.execute(CUSTOMER_TABLE);
