@@ -297,6 +297,38 @@ fn a_record_that_would_halt_its_partition_is_a_failure() {
 }
 
 #[test]
+fn a_row_that_no_partition_takes_would_halt_and_one_that_is_taken_shows_its_partition() {
+    let case = Case::new("sample_partitions", 1);
+    case.database.execute(
+        "create table customer (id text primary key, name text not null, note text, \
+           version bigint not null) partition by list (id); \
+         create table customer_a partition of customer for values in ('a')",
+    );
+    case.producer().send_all([renamed("a", 1), renamed("z", 1), renamed("z", 2)]);
+
+    let (code, result) = sample(&case.config(CUSTOMER_ROUTE), &["5"]);
+
+    assert_eq!(code, Some(2));
+    assert_eq!(words(&result, "verdict"), ["APPLIED", "would_halt", "waits"], "{result:#}");
+    assert_eq!(words(&result, "reason")[1], "schema_mismatch");
+    let taken = json!({"table": "public.customer_a", "inserted": 1, "updated": 0, "deleted": 0});
+    assert!(records(&result)[0]["rows"].as_array().unwrap().contains(&taken), "{result:#}");
+}
+
+#[test]
+fn a_server_that_does_not_count_rows_is_believed_and_not_guessed_for() {
+    let case = Case::new("sample_uncounted", 1);
+    let name = &case.database.name;
+    case.database.execute(&format!("alter database {name} set track_counts = off"));
+    case.producer().send(Outgoing::new("a", "{}"));
+
+    let (code, result) = sample(&case.config(""), &["5"]);
+
+    assert_eq!((code, words(&result, "verdict")), (Some(0), vec!["APPLIED"]));
+    assert_eq!(records(&result)[0]["rows"], Value::Null, "{result:#}");
+}
+
+#[test]
 fn a_position_that_cannot_be_used_is_found_before_the_daemon_halts_on_it() {
     let case = Case::new("sample_position", 1);
     case.producer().send(renamed("a", 1));
