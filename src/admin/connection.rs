@@ -59,3 +59,35 @@ async fn answer(stream: TcpStream, router: Router) {
         tracing::debug!(event = "admin_connection", "an admin connection ended without an answer");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_ends_its_connection_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(std::future::pending::<()>));
+        let asked = Instant::now();
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.ok();
+            answer
+        };
+        let answer = tokio::select! {
+            answer = client => answer,
+            () = serve(&listener, router) => unreachable!("it never ends"),
+        };
+        assert!(answer.is_empty(), "{answer:?}");
+        let took = asked.elapsed();
+        assert!(took >= TOTAL_LIMIT && took < TOTAL_LIMIT * 2, "{took:?}");
+    }
+}

@@ -11,6 +11,9 @@ use crate::config::{LogConfig, LogFormat};
 
 use super::lossy::LossyWriter;
 
+/// Instead of a panic's message that was put together at run time.
+const LEFT_OUT: &str = "(left out)";
+
 /// Why there are no logs.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -59,8 +62,70 @@ pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map_or_else(String::new, ToString::to_string);
-    let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(left out)");
+    let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or(LEFT_OUT);
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
     tracing::error!(event = "panic", place, thread, error = message, "a part of pgsluice panicked");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const MARK: &str = "PayloadCanary4711";
+    const VARIABLE: &str = "PGSLUICE_PANIC_CANARY";
+
+    fn refused(mark: &str) -> Result<(), String> {
+        Err(mark.to_owned())
+    }
+
+    /// Does nothing unless the test below runs it, in a process of its own: logs and the panic hook
+    /// are there once for a process.
+    #[test]
+    fn panics_for_the_test_below() {
+        let Ok(mark) = std::env::var(VARIABLE) else { return };
+        init_logs(&LogConfig { level: "trace".into(), format: Some(LogFormat::Json) }).unwrap();
+        type Panic = fn(&str);
+        let panics: [(&str, Panic); 4] = [
+            ("spelled", |_| panic!("spelled out")),
+            ("formatted", |mark| panic!("no {mark}")),
+            ("unwrapped", |mark| refused(mark).unwrap()),
+            ("any", |mark| std::panic::panic_any(mark.to_owned())),
+        ];
+        for (name, panic) in panics {
+            let mark = mark.clone();
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn(move || panic(&mark)).unwrap().join().unwrap_err();
+        }
+        crate::telemetry::flush_logs();
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_its_values_inv_9() {
+        let test = "telemetry::log::tests::panics_for_the_test_below";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(VARIABLE, MARK)
+            .output()
+            .unwrap();
+        let printed =
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{printed}");
+        assert!(!printed.contains(MARK), "{printed}");
+        let lines: Vec<serde_json::Value> =
+            printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let told: Vec<_> = lines
+            .iter()
+            .filter(|line| line["event"] == "panic" && line["level"] == "ERROR")
+            .map(|line| (line["thread"].as_str().unwrap(), line["error"].as_str().unwrap()))
+            .collect();
+        let left_out = ["formatted", "unwrapped", "any"].map(|thread| (thread, LEFT_OUT));
+        assert_eq!(told, [&[("spelled", "spelled out")][..], &left_out[..]].concat());
+        for line in lines.iter().filter(|line| line["event"] == "panic") {
+            let place = line["place"].as_str().unwrap();
+            assert!(place.starts_with("src/telemetry/log.rs:"), "{place}");
+        }
+    }
 }

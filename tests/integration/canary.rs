@@ -11,7 +11,7 @@ use crate::support::postgres::Postgres;
 use crate::support::process::{next_number, scratch};
 use crate::support::wait;
 
-const PASSWORD: &str = "PasswordCanary4711";
+pub(crate) const PASSWORD: &str = "PasswordCanary4711";
 const KEY: &str = "KeyCanary4711";
 const PAYLOAD: &str = "PayloadCanary4711";
 const HEADER: &str = "HeaderCanary4711";
@@ -80,7 +80,7 @@ fn marked(record: Outgoing, n: usize) -> Outgoing {
 }
 
 /// A server that asks daemons for their password, and the test itself for nothing.
-fn guarded_server() -> Postgres {
+pub(crate) fn guarded_server() -> Postgres {
     let rules = scratch().join(format!("hba-{}.conf", next_number()));
     std::fs::write(
         &rules,
@@ -90,7 +90,7 @@ fn guarded_server() -> Postgres {
     Postgres::with(&["fsync=off", &format!("hba_file={}", rules.display())])
 }
 
-fn guarded_case(server: &Postgres, name: &str) -> Case {
+pub(crate) fn guarded_case(server: &Postgres, name: &str) -> Case {
     let case = Case::on(server, name, 1);
     let role = &case.role;
     case.database.execute(&format!(

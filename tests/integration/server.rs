@@ -1,13 +1,15 @@
-//! A server that takes no writes for a while, standby or full disk: it is waited for, nothing is
+//! A server that takes no writes or lets nobody in for a while: it is waited for, nothing is
 //! dead-lettered (INV-7), and work goes on by itself.
 
 use serde_json::json;
 
+use crate::canary::{PASSWORD, guarded_case, guarded_server};
 use crate::case::{
     CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, customer_event, renamed,
 };
 use crate::support::daemon::Daemon;
 use crate::support::postgres::Postgres;
+use crate::support::process::{next_number, scratch};
 
 /// Waits until the log and `/status` name the server's code.
 #[track_caller]
@@ -88,5 +90,53 @@ fn a_full_disk_is_waited_for_until_there_is_room() {
     daemon.until_ready();
     case.assert_outcomes([(places[0], "APPLIED")]);
     assert_no_letters(&case);
+    daemon.stop();
+}
+
+#[test]
+fn a_server_that_comes_late_is_waited_for_at_start() {
+    let server = Postgres::own();
+    let case = Case::on(&server, "late_server", 1);
+    case.expects(&["session_lost"]);
+    case.producer().send(renamed("c", 1));
+    let config = case.config(ENVELOPE);
+    server.stop();
+    let daemon = case.daemon_of(Some(&config), &[("PGSLUICE__POSTGRES__STARTUP_TIMEOUT", "50s")]);
+    daemon.until("it was tried in vain", SETTLING, || {
+        daemon.metric("pgsluice_sessions_lost_total", &[]) > 1.5
+    });
+    assert_eq!(daemon.get("/live").0, 200);
+
+    server.start();
+    case.until_finished(&daemon);
+    daemon.until_ready();
+    daemon.stop();
+}
+
+#[test]
+fn a_password_that_was_changed_is_read_from_its_file_on_the_next_connect() {
+    let server = guarded_server();
+    let case = guarded_case(&server, "new_password");
+    case.expects(&["session_lost"]);
+    let file = scratch().join(format!("password-{}", next_number()));
+    std::fs::write(&file, PASSWORD).unwrap();
+    let variables = [("PGSLUICE__POSTGRES__PASSWORD_FILE", file.to_str().unwrap())];
+    let producer = case.producer();
+    producer.send(renamed("c", 1));
+    let daemon = case.daemon_with(ENVELOPE, &variables);
+    case.until_finished(&daemon);
+
+    // WHEN the password is another one after an outage, and the file still holds the old one
+    case.database.execute(&format!("alter role {} password 'another-one'", case.role));
+    server.stop();
+    server.start();
+    producer.send(renamed("c", 2));
+    until_told(&daemon, "28P01");
+    assert_eq!(case.version("c"), Some(1));
+
+    std::fs::write(&file, "another-one").unwrap();
+    case.until_finished(&daemon);
+    daemon.until_ready();
+    assert_eq!(case.version("c"), Some(2));
     daemon.stop();
 }

@@ -1,6 +1,8 @@
 //! The thread against a broker: librdkafka's mock cluster, or with `PGSLUICE_TEST_KAFKA` a real
 //! one.
 
+mod faults;
+
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
