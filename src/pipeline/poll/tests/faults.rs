@@ -6,6 +6,8 @@ use std::time::Instant;
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+use tokio::sync::mpsc::error::TryRecvError;
+
 use super::*;
 
 /// A mock broker, also where a real one is at hand.
