@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Error};
 use crate::config::{Config, Durability};
 use crate::fault::{Decision, Fault, FaultKind};
 use crate::postgres::{FaultPolicy, OpenError, Probe};
-use crate::route::{Catalog, Plan};
+use crate::route::{Catalog, Plan, RouteCause, RouteProblem, RouteProblems};
 use crate::store::progress::{self, Stored};
 
 use super::finding::Report;
@@ -116,14 +116,11 @@ fn refused(error: OpenError, report: &mut Report) {
     match (&fault.kind, state.as_ref().map(|state| state.as_str())) {
         (_, Some("28P01" | "28000")) => report.fail(
             subject,
-            format!("{found}: the server refused user or password"),
-            "check user and password, and the server's pg_hba.conf",
+            found,
+            "check user and password (in postgres.url, or postgres.password_file), and the \
+             server's pg_hba.conf",
         ),
-        (_, Some("3D000")) => report.fail(
-            subject,
-            format!("{found}: there is no such database"),
-            "create it, or correct its name",
-        ),
+        (_, Some("3D000")) => report.fail(subject, found, "create it, or correct its name"),
         (_, Some("42501")) => report.fail(
             subject,
             format!("{found}: the role may not connect"),
@@ -290,14 +287,44 @@ async fn routes(
             Ok(Some(plan))
         }
         Err(problems) => {
-            for problem in problems.0 {
-                let text = problem.to_string();
-                let (found, advice) =
-                    text.split_once("; ").unwrap_or((&text, "create it, or correct the route"));
-                report.fail(format!("route[{}]", problem.route), found, advice);
-            }
+            unfit(problems, report);
             Ok(None)
         }
+    }
+}
+
+/// One finding for each problem; columns that lack the same privilege are one problem.
+fn unfit(RouteProblems(problems): RouteProblems, report: &mut Report) {
+    for (position, problem) in problems.iter().enumerate() {
+        let subject = format!("route[{}]", problem.route);
+        let same = |other: &&RouteProblem| {
+            (other.route, &other.table, &other.cause)
+                == (problem.route, &problem.table, &problem.cause)
+        };
+        if let RouteCause::Denied(privilege) = problem.cause
+            && problem.column.is_some()
+        {
+            if problems.iter().take(position).any(|earlier| same(&earlier)) {
+                continue;
+            }
+            let columns: Vec<&str> =
+                problems.iter().filter(same).filter_map(|p| p.column.as_deref()).collect();
+            let (word, table) = (privilege.as_str(), &problem.table);
+            report.fail(
+                subject,
+                format!("table {table}, column {}: permission denied", columns.join(", ")),
+                format!(
+                    "grant {word} on {table} to the role; `pgsluice migrate --grants ROLE` prints \
+                     all that it needs"
+                ),
+            );
+            continue;
+        }
+        let text = problem.to_string();
+        let text = text.strip_prefix(&format!("{subject}, ")).unwrap_or(&text);
+        let (found, advice) =
+            text.split_once("; ").unwrap_or((text, "create it, or correct the route"));
+        report.fail(subject, found, advice);
     }
 }
 

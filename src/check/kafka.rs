@@ -131,7 +131,8 @@ fn group(config: &Config, client: &BaseConsumer<Noting>, report: &mut Report) {
             "another application has this group; give kafka.group a name of its own",
         );
     } else if members > 0 {
-        report.ok(subject, format!("{members} members now"));
+        let word = if members == 1 { "member" } else { "members" };
+        report.ok(subject, format!("{members} {word} now"));
     } else {
         report.ok(subject, "no members now");
     }

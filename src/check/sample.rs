@@ -7,6 +7,7 @@
 
 mod line;
 mod read;
+mod unfilled;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use serde::Serialize;
 use self::line::Explained;
 pub use self::line::{Route, Said, Sampled, Trouble, Written};
 use self::read::{Found, Taken};
+use self::unfilled::Seen;
 use super::database::Ground;
 use super::finding::Report;
 use super::kafka::{ASK_TIMEOUT, Cluster};
@@ -121,8 +123,11 @@ pub(super) async fn take(
         );
     }
     let read = found.records.len();
-    let sample = rehearse(config, wanted, plan, &ground, found, report).await?;
+    let mut seen = Seen::default();
+    found.records.iter().for_each(|taken| seen.note(&taken.event));
+    let sample = rehearse(config, wanted, plan.clone(), &ground, found, report).await?;
     judge(&sample, wanted, read, report);
+    seen.judge(config, &plan, report);
     Some(sample)
 }
 

@@ -227,7 +227,7 @@ fn check_letters(
         );
     }
     if let (Some(from), Some(to)) = (from.max_message, to.max_message)
-        && to < from.saturating_add(HEADERS)
+        && to < from
     {
         report.warn(
             &subject,

@@ -5,7 +5,9 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::check::{self, From, Report, Sample, Wanted};
-use crate::config::{self, Config, ConfigProblems, DEFAULT_TOML, RouteAction, VersionSource};
+use crate::config::{
+    self, Config, ConfigProblems, DEFAULT_TOML, RouteAction, RouteConfig, VersionSource,
+};
 use crate::supervisor::ExitReason;
 
 use super::{Source, complain, load, print_problems, say};
@@ -159,17 +161,20 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let unreachable = config.routes.iter().position(|route| {
-        route.topic.is_empty() && route.aggregate_type.is_empty() && route.event_type.is_empty()
-    });
-    if let Some(position) = unreachable
-        && position + 1 < config.routes.len()
-    {
-        notes.push(format!(
-            "route[{position}] matches every event: the routes after it are never reached"
-        ));
+    if config.decode.version != VersionSource::None && config.decode.event_id.0.is_empty() {
+        notes.push(
+            "events carry a version and no id of their own: one that its producer sends twice is \
+             a dead letter, version_conflict; give decode.fields.event_id to have it recognised"
+                .to_owned(),
+        );
     }
     for (position, route) in config.routes.iter().enumerate() {
+        if let Some(wider) = shadowing(config, position, route) {
+            notes.push(format!(
+                "route[{position}] is never reached: route[{wider}] matches all that it matches, \
+                 and the first match wins; put the narrower one first"
+            ));
+        }
         for topic in route.topic.iter().filter(|topic| !reads(config, topic)) {
             notes.push(format!(
                 "route[{position}] waits for topic {topic}, which kafka.topics does not read"
@@ -192,6 +197,22 @@ fn reads(config: &Config, topic: &str) -> bool {
     config.kafka.topics.iter().any(|read| {
         read == topic
             || read.starts_with('^') && Regex::new(read).is_ok_and(|read| read.is_match(topic))
+    })
+}
+
+/// The first route that leaves nothing to a later one.
+fn shadowing(config: &Config, position: usize, later: &RouteConfig) -> Option<usize> {
+    let wider = |wide: &[String], narrow: &[String]| {
+        wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|text| wide.contains(text)))
+    };
+    // A route without a topic is for those that are read, which are known unless by a pattern.
+    let read = &config.kafka.topics;
+    let known = !read.iter().any(|topic| topic.starts_with('^'));
+    let topics = if later.topic.is_empty() && known { read } else { &later.topic };
+    config.routes.iter().take(position).position(|earlier| {
+        wider(&earlier.topic, topics)
+            && wider(&earlier.aggregate_type, &later.aggregate_type)
+            && wider(&earlier.event_type, &later.event_type)
     })
 }
 
@@ -236,10 +257,31 @@ mod tests {
     }
 
     #[test]
-    fn a_route_behind_one_that_matches_everything_is_noted() {
-        let file = "[decode]\nformat = 'envelope'\n[[route]]\nskip = true\n[[route]]\n\
-                    topic = 't'\ndocument = {}\n";
-        let notes = notes(&config(file), &[]);
-        assert!(notes[0].starts_with("route[0] matches every event"), "{notes:?}");
+    fn a_route_that_an_earlier_one_leaves_nothing_to_is_noted() {
+        let envelope = "[decode]\nformat = 'envelope'\n";
+        let never = |routes: &[&str]| {
+            let routes: Vec<String> =
+                routes.iter().map(|given| format!("[[route]]\n{given}\nskip = true\n")).collect();
+            let notes = notes(&config(&format!("{envelope}{}", routes.concat())), &[]);
+            notes.into_iter().find(|note| note.contains("is never reached"))
+        };
+        let narrow = "aggregate_type = 'A'\nevent_type = 'x'";
+        for wide in ["", "topic = 't'", "aggregate_type = 'A'", "event_type = ['x', 'y']", narrow] {
+            let note = never(&[wide, narrow]).unwrap_or_default();
+            assert!(note.starts_with("route[1] is never reached: route[0]"), "{wide}: {note}");
+            assert_eq!(never(&[narrow, wide]).is_some(), wide == narrow, "{wide}");
+        }
+        assert_eq!(never(&["event_type = 'x'", "event_type = ['x', 'y']"]), None);
+    }
+
+    #[test]
+    fn a_version_beside_an_id_that_is_only_a_position_is_noted() {
+        let conflict = |file: &str| {
+            notes(&config(file), &[]).iter().any(|note| note.contains("version_conflict"))
+        };
+        let versioned = "[decode.fields]\nversion = 'value:/rev'\n";
+        assert!(conflict(versioned));
+        assert!(!conflict(&format!("{versioned}event_id = 'value:/id'\n")));
+        assert!(!conflict("") && !conflict("[decode]\nformat = 'envelope'\n"));
     }
 }

@@ -211,6 +211,11 @@ fn unknown_source(text: &str) -> String {
         Some(format!("{word}:/{}", path.replace('.', "/")))
     });
     let pointed = pointed.or_else(|| text.starts_with('/').then(|| format!("payload:{text}")));
+    // `customer.name` or `customer/name`: no source is written so.
+    let pointed = pointed.or_else(|| {
+        let path = text.contains(['.', '/']) && !text.contains(':');
+        path.then(|| format!("payload:/{}", text.trim_start_matches("$.").replace('.', "/")))
+    });
     if let Some(meant) = pointed {
         return format!("{text:?} is no field source, did you mean {meant:?}?");
     }
@@ -438,6 +443,8 @@ mod tests {
             ("value/name", "\"value:/name\""),
             ("/name", "\"payload:/name\""),
             ("payload:name", "\"payload:/name\""),
+            ("customer.name", "\"payload:/customer/name\""),
+            ("$.customer.name", "\"payload:/customer/name\""),
         ] {
             let message = FieldSource::parse(text).expect_err(text);
             assert!(message.contains(&format!("did you mean {meant}?")), "{message}");

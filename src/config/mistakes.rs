@@ -143,6 +143,13 @@ fn a_route_that_cannot_be_meant_is_told_what_to_write() {
              [route.delete] or skip = true",
         ]
     );
+    let key = "[[route]]\n[route.delete]\ntable = \"public.customer\"\n\
+               key = { id = \"agregate_id\" }\n";
+    assert_eq!(
+        after_required(key),
+        ["FILE:10: route[0].delete.key.id: \"agregate_id\" is no field source, did you mean \
+             \"aggregate_id\"?"]
+    );
     assert_eq!(
         after_required("[route]\ntopic = \"x\"\n"),
         ["FILE:8: route: expected a list of tables: write [[route]], with two brackets"]

@@ -265,8 +265,11 @@ fn read_key(section: &mut Section<'_>) -> Vec<(String, FieldSources)> {
             .problem("key", "expected { column = \"source\" }, such as { id = \"aggregate_id\" }");
         return Vec::new();
     }
-    let key = read_columns(section.table("key"));
-    if key.is_empty() {
+    let given = section.table("key");
+    // A column whose source cannot be read is a problem of its own.
+    let none = given.entries().is_empty();
+    let key = read_columns(given);
+    if none {
         section.problem("key", "needs at least one column, such as { id = \"aggregate_id\" }");
     }
     key

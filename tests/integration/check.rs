@@ -72,7 +72,7 @@ fn what_a_running_daemon_uses_is_found_in_order_and_left_alone() {
 
     assert_nothing_failed(&findings);
     assert_eq!(code, Some(0));
-    assert_finding(&findings, "ok", "group", "1 members now");
+    assert_finding(&findings, "ok", "group", "1 member now");
     assert_finding(&findings, "ok", "schema pgsluice", "version ");
     assert_finding(&findings, "ok", "sink", "known");
     assert_eq!(case.fingerprint(), before);

@@ -106,6 +106,7 @@ fn each_record_is_shown_with_its_route_verdict_and_effect_before_the_first_start
     assert_eq!(records(&result)[3]["letter_topic"], format!("{}-dlq", case.topic));
     assert_eq!(code, Some(0), "dead letters are a warning");
     assert_finding(&result, "warn", "4 of 8 would be dead letters");
+    assert!(!result.to_string().contains("has anything for column"), "one event has a note");
 
     let schemas = "select count(*) from pg_namespace where nspname = 'pgsluice'";
     assert_eq!(case.database.count(schemas), 0, "a schema stayed");
@@ -154,7 +155,7 @@ fn beside_a_running_daemon_a_sample_changes_nothing_and_says_what_is_done_alread
 
     assert_eq!(code, Some(0));
     assert_eq!(words(&done, "verdict"), ["DUPLICATE", "DUPLICATE"], "{done:#}");
-    assert_finding(&done, "ok", "1 members now");
+    assert_finding(&done, "ok", "1 member now");
     assert!(records(&next).is_empty());
     assert_finding(&next, "warn", "no record from the position on");
     assert_eq!(case.fingerprint(), before);
@@ -164,6 +165,7 @@ fn beside_a_running_daemon_a_sample_changes_nothing_and_says_what_is_done_alread
     case.producer().send_all([renamed("a", 3), renamed("a", 2)]);
     let (_, next) = sample(&config, &["5"]);
     assert_eq!(words(&next, "verdict"), ["APPLIED", "STALE"], "{next:#}");
+    assert_finding(&next, "warn", "none of 2 records has anything for column note");
     assert_eq!(case.fingerprint(), before);
     assert_eq!(kafka::committed(&case.group, &case.topic, 0), Some(2));
 }

@@ -314,7 +314,7 @@ impl fmt::Display for Sample {
             writeln!(f, "{record}")?;
         }
         f.write_str(
-            "all of it was one transaction, rolled back; no offset was committed. Sequences that it \
+            "\nall of it was one transaction, rolled back; no offset was committed. Sequences that it \
              drew from stay advanced.",
         )
     }

@@ -1,0 +1,62 @@
+//! Columns that no record of a sample has anything for: most often a pointer that points nowhere.
+//!
+//! A source that an event does not have leaves its column alone, so a misspelled one is no error of
+//! any single event; a nullable column just stays empty. Over a sample it can be seen.
+
+use std::collections::BTreeMap;
+
+use crate::check::finding::Report;
+use crate::config::{Config, RouteAction};
+use crate::event::{Change, Content, Event, RouteId};
+use crate::route::{CompiledAction, Plan};
+
+/// What the upserts of a sample brought for each column of their route.
+#[derive(Debug, Default)]
+pub(super) struct Seen(BTreeMap<RouteId, Route>);
+
+#[derive(Debug, Default)]
+struct Route {
+    upserts: usize,
+    /// In the order of the route's columns.
+    found: Vec<bool>,
+}
+
+impl Seen {
+    /// Takes an event into account.
+    pub(super) fn note(&mut self, event: &Event) {
+        let Content::Write(write) = &event.content else { return };
+        let Change::Upsert { columns, .. } = &write.change else { return };
+        let route = self.0.entry(write.route).or_default();
+        route.upserts += 1;
+        route.found.resize(columns.len(), false);
+        for (found, value) in route.found.iter_mut().zip(columns) {
+            *found |= value.is_some();
+        }
+    }
+
+    /// Warns of each configured column that stayed without a value.
+    pub(super) fn judge(&self, config: &Config, plan: &Plan, report: &mut Report) {
+        for (id, Route { upserts, found }) in &self.0 {
+            let configured = config.routes.get(usize::from(id.0)).map(|route| &route.action);
+            // With "auto" the columns are the table's, and any event may have few of them.
+            let Some(RouteAction::Upsert { columns: Some(_), .. }) = configured else { continue };
+            let CompiledAction::Upsert(target) = &plan.route(*id).action else { continue };
+            let never: Vec<&str> = target
+                .columns
+                .iter()
+                .zip(found)
+                .filter_map(|(column, found)| (!found).then_some(column.name.as_str()))
+                .collect();
+            if !never.is_empty() {
+                report.warn(
+                    format!("route[{}]", id.0),
+                    format!(
+                        "none of {upserts} records has anything for column {}",
+                        never.join(", ")
+                    ),
+                    "correct the source of the column, unless these events rightly leave it alone",
+                );
+            }
+        }
+    }
+}
