@@ -22,6 +22,16 @@ impl SqlState {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("?????")
     }
+
+    /// What the codes mean that a first connection meets; the others come with names.
+    fn meaning(self) -> Option<&'static str> {
+        match self.as_str() {
+            "28P01" | "28000" => Some("user or password refused, or no password given"),
+            "3D000" => Some("no such database"),
+            "53300" => Some("too many connections"),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Debug for SqlState {
@@ -140,7 +150,12 @@ impl fmt::Display for Fault {
         match self.kind {
             FaultKind::Route | FaultKind::Brake => {}
             FaultKind::PlanChanged => f.write_str("the routes' tables changed")?,
-            FaultKind::Server(code) => write!(f, "sqlstate {code}")?,
+            FaultKind::Server(code) => {
+                write!(f, "sqlstate {code}")?;
+                if let Some(meaning) = code.meaning() {
+                    write!(f, " ({meaning})")?;
+                }
+            }
             FaultKind::Connection => f.write_str("connection lost")?,
             FaultKind::Deadline => f.write_str("no answer within the deadline")?,
             FaultKind::DriverType => f.write_str("parameter type refused")?,

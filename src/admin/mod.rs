@@ -31,6 +31,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// Content type of Prometheus' text format.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// What whoever asks for something else is told.
+const PATHS: &str = "there are /live, /ready, /metrics and /status\n";
+
 /// Why there is no admin port.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -100,6 +103,7 @@ fn router(telemetry: Telemetry) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .fallback(|| async { (StatusCode::NOT_FOUND, PATHS) })
         .with_state(telemetry)
 }
 
@@ -177,7 +181,7 @@ mod tests {
         assert_eq!(code, 200);
         let json: serde_json::Value = serde_json::from_str(&json).expect("json");
         assert_eq!(json["sink"], "views");
-        assert_eq!(fetch(address, "/nowhere").0, 404);
+        assert_eq!(fetch(address, "/nowhere"), (404, PATHS.to_owned()));
         cancel.cancel();
     }
 

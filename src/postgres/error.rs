@@ -96,6 +96,11 @@ fn name(text: &str) -> Option<Box<str>> {
     (text.len() <= LONGEST_NAME).then(|| text.into())
 }
 
+/// Whether the server asked for a password and the configuration has none.
+fn wants_password(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.to_string() == "password missing")
+}
+
 /// The kind of an error that is not an answer of the server.
 ///
 /// The driver keeps its own kind private; its `Display` is one fixed sentence for each (the cause
@@ -113,6 +118,7 @@ fn kind_of(error: &tokio_postgres::Error) -> FaultKind {
         "error encoding message to server" => FaultKind::Encode,
         "authentication error" => FaultKind::Server(NOT_AUTHENTICATED),
         "error performing TLS handshake" => FaultKind::Tls(tls_fault(error)),
+        "invalid configuration" if wants_password(error) => FaultKind::Server(NOT_AUTHENTICATED),
         "invalid connection string" | "invalid configuration" => {
             FaultKind::Bug("connection configuration refused by the driver")
         }

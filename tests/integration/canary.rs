@@ -259,6 +259,21 @@ fn a_refused_database_password_is_not_told_again() {
 }
 
 #[test]
+fn a_password_that_the_server_wants_and_nobody_gave_is_asked_for() {
+    let server = guarded_server();
+    let case = guarded_case(&server, "canary_no_password");
+    let url = case.database.url_as(&case.role);
+    let variables = [("PGSLUICE__POSTGRES__URL", &*url)];
+
+    let (code, output, errors) =
+        pgsluice(&["check", "--connect"], Some(&case.config("")), &variables);
+
+    assert_eq!(code, Some(2), "{output}{errors}");
+    assert!(output.contains("28000 (user or password refused, or no password given)"), "{output}");
+    assert!(output.contains("postgres.password_file"), "{output}");
+}
+
+#[test]
 fn a_kafka_password_that_is_of_no_use_is_not_told_again() {
     let case = Case::new("canary_sasl", 1);
     case.expects(&["librdkafka", "kafka_trouble", "kafka_unreachable"]);

@@ -15,7 +15,8 @@ use crate::fixture::{
 const DEAD_LETTERED: [Verdict; 1] = [Verdict::DeadLettered];
 
 const TOLD: &str = "more than 2 aggregates were dead-lettered within 60 s, or more than a share of 1 \
-                    of all records (dead_letter.flood)";
+                    of all records (dead_letter.flood); mend the cause, or `pgsluice resume \
+                    --accept-dead-letters` if they are as they should be";
 
 /// At most two aggregates a minute.
 fn fixture(name: &str) -> Fixture {
@@ -196,7 +197,8 @@ fn stale_events_trip_a_brake_of_their_own() {
     assert_eq!(
         why,
         "route[0]: more than 2 events were stale within 60 s, or more than a share of 1 of all \
-         records (dead_letter.stale_flood)"
+         records (dead_letter.stale_flood); mend the cause, or `pgsluice resume --accept-stale` if \
+         they are as they should be"
     );
     assert_eq!(fixture.notes(1).len(), 2);
     assert_eq!(fixture.line("select kind, counted from pgsluice.brake_t"), "stale|3");

@@ -100,7 +100,7 @@ async fn flood(
     let counted = brake::counted(&transaction.query(&query).await?)?;
     let with = Counted { count: counted.count + 1, records: counted.records + 1, ..counted };
     Ok(trips(limits, with, Sustained::NoMatter).map(|tripped| {
-        let why = told("aggregates were dead-lettered", limits, "flood");
+        let why = told("aggregates were dead-lettered", limits, "flood", "accept-dead-letters");
         Stop::new(Reason::DeadLetterFlood, event, &why).tripping(BrakeKind::DeadLetters, tripped)
     }))
 }
@@ -118,7 +118,7 @@ async fn stale_flood(
     let with =
         Counted { count: counted.count + events, records: counted.records + events, ..counted };
     Ok(trips(limits, with, Sustained::HalfTheWindow).map(|tripped| {
-        let why = told("events were stale", limits, "stale_flood");
+        let why = told("events were stale", limits, "stale_flood", "accept-stale");
         Stop::new(Reason::StaleFlood, first, &why).tripping(BrakeKind::Stale, tripped)
     }))
 }
@@ -177,12 +177,13 @@ fn f64_of(count: i64) -> f64 {
 }
 
 /// What an operator reads; made of settings only, so that it stays the same while a brake holds.
-fn told(what: &str, limits: &BrakeConfig, key: &str) -> String {
+fn told(what: &str, limits: &BrakeConfig, key: &str, accept: &str) -> String {
     let BrakeConfig { limit, share, window } = limits;
     let window = window.as_secs_f64();
     format!(
         "more than {limit} {what} within {window} s, or more than a share of {share} of all records \
-         (dead_letter.{key})"
+         (dead_letter.{key}); mend the cause, or `pgsluice resume --{accept}` if they are as they \
+         should be"
     )
 }
 
