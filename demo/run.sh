@@ -74,7 +74,7 @@ until_ok() {
 
 # --- the parts -----------------------------------------------------------------------------------
 
-title "Building pgsluice"
+title "Building pgsluice (takes minutes, the first time)"
 cargo build --quiet
 pgsluice=${CARGO_TARGET_DIR:-$root/target}/debug/pgsluice
 
