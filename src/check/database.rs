@@ -310,9 +310,10 @@ fn unfit(RouteProblems(problems): RouteProblems, report: &mut Report) {
             let columns: Vec<&str> =
                 problems.iter().filter(same).filter_map(|p| p.column.as_deref()).collect();
             let (word, table) = (privilege.as_str(), &problem.table);
+            let plural = if columns.len() > 1 { "s" } else { "" };
             report.fail(
                 subject,
-                format!("table {table}, column {}: permission denied", columns.join(", ")),
+                format!("table {table}, column{plural} {}: permission denied", columns.join(", ")),
                 format!(
                     "grant {word} on {table} to the role; `pgsluice migrate --grants ROLE` prints \
                      all that it needs"

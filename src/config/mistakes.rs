@@ -92,6 +92,11 @@ fn what_is_missing_is_named_with_every_way_to_give_it() {
         after_required("password_file = \"/nowhere/password\"\n"),
         ["FILE:7: postgres.password_file: cannot read /nowhere/password: there is no such file"]
     );
+    // What stands in the place of a whole section is one mistake, not one for each key.
+    assert_eq!(
+        messages(REQUIRED, &[("PGSLUICE__KAFKA", "localhost:9092")]),
+        ["PGSLUICE__KAFKA: kafka: expected a table of settings"]
+    );
     let nowhere = load(Some("nowhere.toml".as_ref()), std::iter::empty()).expect_err("no file");
     assert_eq!(nowhere.to_string(), "cannot read nowhere.toml: there is no such file");
 }

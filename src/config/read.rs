@@ -161,8 +161,16 @@ impl<'a> Section<'a> {
         self.raw(key).is_some()
     }
 
+    /// Something else stands in the table's place, which is noted: that it lacks keys is no news.
+    fn is_no_table(&self) -> bool {
+        self.value.is_some() && self.table.is_none()
+    }
+
     /// Notes that a required key is missing, and how it can be given.
     pub(super) fn missing(&self, key: &str) {
+        if self.is_no_table() {
+            return;
+        }
         let path = self.path_of(key);
         let variable = path.to_uppercase().replace('.', "__");
         // Routes are lists of tables, which variables cannot express.
@@ -178,6 +186,9 @@ impl<'a> Section<'a> {
 
     /// The same for a key in whose place a file may be named.
     pub(super) fn missing_with_file(&self, key: &str) {
+        if self.is_no_table() {
+            return;
+        }
         let path = self.path_of(key);
         let variable = path.to_uppercase().replace('.', "__");
         self.problem(

@@ -107,7 +107,7 @@ fn everything_that_is_wrong_is_found_at_once_and_ends_with_code_2() {
     assert_finding(&findings, "fail", "route[0]", "unique index on exactly (id)");
     assert_finding(&findings, "fail", "route[0]", "column name: type inet");
     assert_finding(&findings, "fail", "route[0]", "column b: no such column");
-    assert_finding(&findings, "fail", "route[0]", "column id: permission denied");
+    assert_finding(&findings, "fail", "route[0]", "columns id, name: permission denied");
     assert_finding(&findings, "fail", "route[1]", "public.missing: no such table");
 }
 
@@ -155,7 +155,7 @@ fn a_wrong_database_name_is_a_mistake_and_not_an_outage() {
     let (code, findings) = connect(&case.config(""), &[("PGSLUICE__POSTGRES__URL", &url)]);
 
     assert_eq!(code, Some(2));
-    assert_finding(&findings, "fail", "postgres.url", "there is no such database");
+    assert_finding(&findings, "fail", "postgres.url", "3D000 (no such database)");
 }
 
 #[test]
