@@ -5,7 +5,6 @@
 //! on the poll thread or the runtime.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -18,6 +17,7 @@ use super::settings;
 use crate::config::{KafkaConfig, StartFrom};
 use crate::pipeline::take::{Committed, KafkaPosition};
 use crate::record::TopicPartition;
+use crate::telemetry::caught;
 
 /// The offsets client: it has the sink's group but never joins it.
 pub struct Positions {
@@ -187,7 +187,7 @@ fn committed_of(entry: &TopicPartitionListElem<'_>) -> KafkaResult<Option<Commit
     let Offset::Offset(next) = entry.offset() else { return Ok(None) };
     // The accessor panics on metadata that is not UTF-8. Ours always is, so it is somebody
     // else's, which is all that matters.
-    let metadata = catch_unwind(AssertUnwindSafe(|| entry.metadata().to_owned()));
+    let metadata = caught(|| entry.metadata().to_owned());
     Ok(Some(Committed { next, metadata: metadata.unwrap_or_default() }))
 }
 

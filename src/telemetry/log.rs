@@ -1,7 +1,8 @@
 //! Log lines on stderr.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
-use std::panic::PanicHookInfo;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
@@ -60,7 +61,26 @@ pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
     Ok(())
 }
 
+thread_local! {
+    /// Whether a panic of this thread is caught where it is expected.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `read` gives, or `None` when it panics: for accessors of a library that panic at input that
+/// others made. It is handled here, so no line tells of it; else one producer's odd header would be
+/// an error for each record.
+pub(crate) fn caught<T>(read: impl FnOnce() -> T) -> Option<T> {
+    let outer = CAUGHT.replace(true);
+    // Nothing is left half done: such an accessor has no state of ours.
+    let read = catch_unwind(AssertUnwindSafe(read));
+    CAUGHT.set(outer);
+    read.ok()
+}
+
 fn log_panic(panic: &PanicHookInfo<'_>) {
+    if CAUGHT.get() {
+        return;
+    }
     let place = panic.location().map_or_else(String::new, ToString::to_string);
     let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or(LEFT_OUT);
     let thread = std::thread::current();
@@ -99,6 +119,7 @@ mod tests {
             let thread = std::thread::Builder::new().name(name.to_owned());
             thread.spawn(move || panic(&mark)).unwrap().join().unwrap_err();
         }
+        assert_eq!(caught(|| refused(&mark).unwrap()), None, "and no line tells of it");
         crate::telemetry::flush_logs();
     }
 

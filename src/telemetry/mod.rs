@@ -30,6 +30,7 @@ use crate::record::{SessionId, TopicPartition};
 use letters::LetterCount;
 
 pub use heartbeat::Heartbeat;
+pub(crate) use log::caught;
 pub use log::{LogError, init_logs};
 pub use lossy::flush_logs;
 pub use metrics::{

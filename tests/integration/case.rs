@@ -76,6 +76,11 @@ impl Case {
         codes.iter().for_each(|code| self.expected.require(code));
     }
 
+    /// The same where it depends on how things interleave whether it comes; the test says on what.
+    pub(crate) fn allows(&self, codes: &[&'static str]) {
+        codes.iter().for_each(|code| self.expected.allow(code));
+    }
+
     /// `postgres.url` of the daemon.
     pub(crate) fn url(&self) -> String {
         self.database.url_as(&self.role)

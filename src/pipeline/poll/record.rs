@@ -1,12 +1,11 @@
 //! A polled message as a [`Record`], byte for byte.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 
 use super::Decode;
 use crate::event::{Content, Event, Poison};
 use crate::record::{Generation, Header, Offset, Record, TimestampType, TopicPartition};
+use crate::telemetry::caught;
 use crate::verdict::Reason;
 
 /// Stands in for a header whose name is not UTF-8.
@@ -84,12 +83,12 @@ fn headers(message: &BorrowedMessage<'_>) -> (Vec<Header>, bool) {
     // One guard for all headers in the ordinary case; one a header once a name is bad. Nothing
     // is left half done by the panic: it comes before the closure has built anything.
     let all = || (0..headers.count()).filter_map(read).collect();
-    if let Ok(all) = catch_unwind(AssertUnwindSafe(all)) {
+    if let Some(all) = caught(all) {
         return (all, true);
     }
     let each = (0..headers.count()).filter_map(|index| {
-        catch_unwind(AssertUnwindSafe(|| read(index)))
-            .unwrap_or_else(|_| Some(Header { name: UNREADABLE_HEADER.into(), value: None }))
+        caught(|| read(index))
+            .unwrap_or_else(|| Some(Header { name: UNREADABLE_HEADER.into(), value: None }))
     });
     (each.collect(), false)
 }
