@@ -23,12 +23,17 @@ impl SqlState {
         std::str::from_utf8(&self.0).unwrap_or("?????")
     }
 
-    /// What the codes mean that a first connection meets; the others come with names.
+    /// What the codes mean that an operator meets most, and that the server says without a name.
     fn meaning(self) -> Option<&'static str> {
         match self.as_str() {
             "28P01" | "28000" => Some("user or password refused, or no password given"),
             "3D000" => Some("no such database"),
             "53300" => Some("too many connections"),
+            "25006" => Some("the server takes no writes"),
+            "42501" => Some("permission denied"),
+            "42703" => Some("no such column"),
+            "42P01" => Some("no such table"),
+            "53100" => Some("disk full"),
             _ => None,
         }
     }

@@ -132,7 +132,7 @@ fn check_source(
             "their records are read once a broker leads them; look at the brokers",
         );
     } else {
-        report.ok(&subject, format!("{} partitions", source.partitions));
+        report.ok(&subject, of_partitions(source.partitions));
     }
     let Some(settings) = settings else {
         report.warn(
@@ -204,11 +204,11 @@ fn check_letters(
     if count < source.partitions {
         report.warn(
             &subject,
-            format!("{count} partitions, {} has {}", source.name, source.partitions),
+            format!("{}, {} has {}", of_partitions(count), source.name, source.partitions),
             "letters keep their order by key, but not their partition numbers; add partitions",
         );
     } else {
-        report.ok(&subject, format!("{count} partitions"));
+        report.ok(&subject, of_partitions(count));
     }
     let (Some(from), Some(to)) = (from, to) else { return };
     if to.compacted {
@@ -277,4 +277,8 @@ async fn check_creation(
             ),
         ),
     }
+}
+
+fn of_partitions(count: i32) -> String {
+    if count == 1 { "1 partition".to_owned() } else { format!("{count} partitions") }
 }

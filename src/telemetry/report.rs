@@ -255,7 +255,7 @@ mod tests {
         let halted = telemetry.status().partitions[&partition()].clone();
         assert_eq!(halted.phase, PartitionPhase::Halted);
         assert_eq!(halted.reason, Some("permission_denied"));
-        assert_eq!(halted.last_error.as_deref(), Some("sqlstate 42501"));
+        assert_eq!(halted.last_error.as_deref(), Some("sqlstate 42501 (permission denied)"));
         telemetry.report(&Report::Taken(partition(), claim()));
         telemetry.report(&Report::HaltEnded(partition()));
         let resumed = telemetry.status().partitions[&partition()].clone();

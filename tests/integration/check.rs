@@ -127,7 +127,7 @@ fn topics_that_lose_records_or_letters_are_warned_of() {
     assert_eq!(code, Some(0), "warnings are no failures");
     assert_finding(&findings, "warn", &case.topic, "is compacted");
     assert_finding(&findings, "warn", &case.topic, "takes records of 33554432 bytes");
-    assert_finding(&findings, "warn", &letters, "1 partitions");
+    assert_finding(&findings, "warn", &letters, "1 partition,");
     assert_finding(&findings, "warn", &letters, "keeps letters shorter");
     assert_finding(&findings, "warn", &letters, "takes records of");
 }
