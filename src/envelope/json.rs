@@ -314,7 +314,8 @@ fn has_unstorable_escape(text: &str) -> bool {
     false
 }
 
-/// The UTF-16 code unit of the `\uXXXX` escape that `text` starts with, and what follows it.
+/// The UTF-16 code unit of the escape (`\u` and four digits) that `text` starts with, and what follows
+/// it.
 fn code_unit(text: &str) -> Option<(u16, &str)> {
     let digits = text.strip_prefix("\\u")?;
     let unit = u16::from_str_radix(digits.get(..4)?, 16).ok()?;

@@ -388,10 +388,10 @@ counted as (
     )
 }
 
-/// Counts the parked records of a sink, up to one more than `limit`.
+/// Counts the parked records of a sink, up to `limit`.
 pub fn parked(schema: &Schema, sink: SinkId, limit: usize) -> Query<'static> {
     let mut query = Query::default();
-    let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let sink = query.one(Bind::Int2, Cell::Int(sink.0.into()));
     let most = query.one(Bind::Int8, Cell::Int(most));
     query.text = format!(

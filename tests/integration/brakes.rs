@@ -133,7 +133,7 @@ fn parked_records_are_limited() {
     producer.send_all((0..6).map(|n| Outgoing::new("c", format!("{{\"n\":{n}}}"))));
     producer.send(Outgoing::new("other", "{}"));
     let daemon =
-        case.daemon("[dead_letter]\nmax_parked_events = 4\n[limits]\nevents_per_group = 2\n");
+        case.daemon("[dead_letter]\nmax_parked_events = 4\n[limits]\nevents_per_group = 1\n");
     until_halted(&daemon, "parking_full", &["route[0]", "4 records", "max_parked_events"]);
     assert_eq!(case.count("PARKED"), 4);
 

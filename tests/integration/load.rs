@@ -1,7 +1,6 @@
 //! A producer that keeps the daemon busy while something happens to it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(40);
 
 /// Sends versions 1, 2, 3 … of each of its aggregates in turn until it is told to stop.
 pub(crate) struct Load {
-    stop: Arc<AtomicBool>,
+    stop: Sender<()>,
     thread: JoinHandle<Vec<Place>>,
     aggregates: usize,
 }
@@ -23,27 +22,27 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn start(case: &Case, aggregates: usize) -> Self {
         let producer = Producer::new(&case.topic);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
             let mut places = Vec::new();
             let mut sent = 0;
-            while !stopped.load(Ordering::Relaxed) {
+            loop {
                 places.extend(producer.send_all((sent..sent + BURST).map(|n| {
                     let version = i64::try_from(n / aggregates + 1).expect("few");
                     renamed(&format!("c{}", n % aggregates), version)
                 })));
                 sent += BURST;
-                std::thread::sleep(PAUSE);
+                if stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
+                    return places;
+                }
             }
-            places
         });
         Self { stop, thread, aggregates }
     }
 
     /// Ends the load; returns where its records are.
     pub(crate) fn finish(self) -> Sent {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.send(()).expect("the producer runs");
         let places = self.thread.join().expect("the producer");
         Sent { places, aggregates: self.aggregates }
     }

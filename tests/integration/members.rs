@@ -6,6 +6,7 @@ use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTL
 use crate::load::Load;
 use crate::support::daemon::Daemon;
 use crate::support::kafka::Outgoing;
+use crate::support::wait;
 
 /// How many partitions each owner holds, by `stream_t.owner_epoch` having moved beyond its first.
 fn takes(case: &Case) -> i64 {
@@ -105,7 +106,8 @@ fn a_database_that_hangs_causes_lag_but_no_rebalance() {
 
     case.producer().send_all((0..20).map(|n| Outgoing::new(&format!("k{n}"), r#"{"n":2}"#)));
     // Longer than both the session timeout and the poll interval allow a stalled member.
-    std::thread::sleep(Duration::from_secs(12));
+    let time = Duration::from_secs(12);
+    wait::stays("no partition changes hands", time, || takes(&case) == takes_before);
     lock.rollback().unwrap();
 
     case.until_finished(&daemon);

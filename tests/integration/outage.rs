@@ -36,8 +36,8 @@ fn one_locked_row_delays_its_own_aggregate_only() {
         case.count("APPLIED") == others.len() + 1
     });
     assert!(locked_at.elapsed() < Duration::from_secs(18), "others had to wait");
-    assert_eq!(case.progress(0), Some(held.offset));
-    std::thread::sleep(Duration::from_secs(20).saturating_sub(locked_at.elapsed()));
+    let rest = Duration::from_secs(20).saturating_sub(locked_at.elapsed());
+    wait::stays("progress waits", rest, || case.progress(0) == Some(held.offset));
     assert_eq!(case.progress(0), Some(held.offset));
     lock.rollback().unwrap();
 
@@ -133,10 +133,8 @@ fn ten_seconds_without_a_database_are_waited_out() {
     let stopped = Instant::now();
     // A dead database must not make an orchestrator restart the process, but takes it out of duty.
     daemon.until("not ready", Duration::from_secs(9), || daemon.get("/ready").0 == 503);
-    while stopped.elapsed() < Duration::from_secs(10) {
-        assert_eq!(daemon.get("/live").0, 200);
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let rest = Duration::from_secs(10).saturating_sub(stopped.elapsed());
+    wait::stays("it is alive", rest, || daemon.get("/live").0 == 200);
     let sent = load.finish();
     server.start();
 

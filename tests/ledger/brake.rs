@@ -295,3 +295,15 @@ fn an_aggregate_that_was_tried_for_too_long_is_parked_with_the_fault_that_kept_i
     );
     drop(held);
 }
+
+#[test]
+fn a_group_larger_than_the_whole_limit_is_parked_while_there_is_room() {
+    let mut fixture = fixture("parking_large_group");
+    fixture.context.dead_letter.max_parked_events = 2;
+    assert_eq!(fixture.slow(bad(1)), done(&DEAD_LETTERED));
+    let behind = |offsets: std::ops::Range<i64>| {
+        group_of("bad-1", 1, offsets.map(|n| document(n, Some(n))).collect())
+    };
+    assert_eq!(fixture.slow(behind(2..5)), done(&[Verdict::Parked; 3]));
+    halted(&fixture.slow(behind(5..6)), Reason::ParkingFull, 5);
+}

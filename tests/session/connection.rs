@@ -1,7 +1,5 @@
 //! Connections of a session: what is set on them, how they fail, and what a fault tells.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use tokio_postgres::types::Type;
 
@@ -189,8 +187,11 @@ fn a_session_that_is_closed_fails_what_is_in_flight_at_once() {
     let (session, end) = place.open();
     place.runtime.block_on(async {
         let sleeping = session.lanes[0].client().execute("select pg_sleep(60)", &[]);
+        let seen = "select exists (select from pg_catalog.pg_stat_activity \
+                    where query = 'select pg_sleep(60)' and state = 'active')";
         let closing = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            let other = session.lanes[1].client();
+            while !other.query_one(seen, &[]).await.unwrap().get::<_, bool>(0) {}
             session.close();
         };
         let (answer, ()) = tokio::join!(tokio::time::timeout(PATIENCE, sleeping), closing);

@@ -34,6 +34,8 @@ pub(super) struct Stop {
     fault: Fault,
     /// The record that must not be passed.
     at: Offset,
+    /// Its route, where one was found.
+    route: Option<RouteId>,
     /// The brake that trips now, with what it counted; `None` for one that holds already.
     trips: Option<(BrakeKind, i64)>,
 }
@@ -64,9 +66,8 @@ pub(super) async fn ask(
             return Ok(stop);
         }
     }
-    let parked = letters(Disposition::Parked).count();
     match letters(Disposition::Parked).next() {
-        Some((event, _)) if !room(transaction, context, parked).await? => {
+        Some((event, _)) if !room(transaction, context).await? => {
             let limit = context.dead_letter.max_parked_events;
             let why = format!("{limit} records are parked, dead_letter.max_parked_events");
             Ok(Some(Stop::new(Reason::ParkingFull, event, &why)))
@@ -189,12 +190,13 @@ fn told(what: &str, limits: &BrakeConfig, key: &str, accept: &str) -> String {
 
 impl Stop {
     fn new(reason: Reason, event: &Event, why: &str) -> Self {
-        let text = match route_of(event) {
+        let route = route_of(event);
+        let text = match route {
             Some(route) => format!("{}: {why}", brake::route_name(route)),
             None => why.to_owned(),
         };
         let fault = Fault { route: Some(text.into()), ..Fault::new(FaultKind::Brake) };
-        Self { reason, fault, at: event.offset(), trips: None }
+        Self { reason, fault, at: event.offset(), route, trips: None }
     }
 
     fn tripping(mut self, kind: BrakeKind, tripped: Tripped) -> Self {
@@ -218,8 +220,7 @@ impl Stop {
             transaction.commit(None, None).await?;
             return Ok(halted);
         };
-        let event = group.events.iter().find(|event| event.offset() == self.at);
-        let route = event.and_then(route_of);
+        let route = self.route;
         let id = RecordId { stream: group.origin.stream, offset: self.at };
         let trip = Trip { kind, id, route, aggregate: storable(group.aggregate()), count };
         let schema = context.statements.schema();
@@ -235,15 +236,12 @@ impl Stop {
     }
 }
 
-/// Whether so many more records may be parked. A count of a moment ago is enough to say yes; only
-/// the table says no.
-async fn room(
-    transaction: &Transaction,
-    context: &ApplyContext,
-    more: usize,
-) -> Result<bool, Fault> {
+/// Whether more records may be parked: while there are fewer than the limit, a whole group may, or a
+/// group larger than the limit would never be. A count of a moment ago is enough to say yes; only the
+/// table says no.
+async fn room(transaction: &Transaction, context: &ApplyContext) -> Result<bool, Fault> {
     let limit = context.dead_letter.max_parked_events;
-    if context.parked.known().is_some_and(|count| count + more <= limit) {
+    if context.parked.known().is_some_and(|count| count < limit) {
         return Ok(true);
     }
     let query = brake::parked(context.statements.schema(), context.sink, limit);
@@ -252,7 +250,7 @@ async fn room(
     let count = count.and_then(|count| usize::try_from(count).ok());
     let count = count.ok_or(Fault::new(FaultKind::Bug("count of parked records")))?;
     context.parked.counted(count);
-    Ok(count + more <= limit)
+    Ok(count < limit)
 }
 
 #[cfg(test)]
