@@ -57,7 +57,9 @@ fn records_counted_by_verdict_are_those_of_the_table_and_keys_make_no_series() {
         assert!(case.count(verdict) > 0, "the test makes {verdict}");
     }
     assert_eq!(case.outcomes().len(), sent);
-    assert_eq!(series(&daemon), before, "300 new keys");
+    // A fault, a retry or the first commit to Kafka may add one meanwhile; keys would add hundreds.
+    let new: Vec<_> = series(&daemon).difference(&before).cloned().collect();
+    assert!(new.len() < 30, "300 new keys made series: {new:?}");
     assert_letters_agree(&case, &daemon);
     let count = |name: &str, labels: &[&str]| daemon.metric(name, labels);
     let fast = count("pgsluice_transactions_total", &["lane=\"fast\"", "\"committed\""]);
