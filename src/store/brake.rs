@@ -86,7 +86,8 @@ recent as (
   select d.stream, d."offset", d.aggregate_type, d.aggregate_id
   from {letters} as d, accepted
   where not accepted.yes and d.sink = {sink} and d.disposition = 'poison'
-    and coalesce(d.route, '') = {route} and d.failed_at > pg_catalog.now() - {window}),
+    and coalesce(d.route, '') = {route}
+    and d.failed_at > greatest(pg_catalog.now() - {window}, accepted.until)),
 stretch as (
   select pg_catalog.max(r."offset") - pg_catalog.min(r."offset") + 1 as records
   from (select stream, "offset" from recent union all select {stream}, {offset}) as r
@@ -105,7 +106,8 @@ from accepted, holds"#,
     query
 }
 
-/// Counts the stale events of a route.
+/// Counts the stale events of a route, in whole minutes: what was counted in the minute in which the
+/// window begins is part of it.
 pub fn stale(schema: &Schema, question: Question) -> Query<'static> {
     let mut query = Query::default();
     let asked = Asked::bind(question, BrakeKind::Stale, &mut query);
@@ -116,7 +118,8 @@ recent as (
   select t.stream, t.minute, t.events, t.first_offset, t.last_offset
   from {counts} as t join {streams} as s using (stream), accepted
   where not accepted.yes and s.sink = {sink} and t.route = {route}
-    and t.minute > pg_catalog.now() - {window}),
+    and t.minute > greatest(
+      pg_catalog.now() - {window} - pg_catalog.make_interval(mins => 1), accepted.until)),
 stretch as (
   select pg_catalog.max(r.last) - pg_catalog.min(r.first) + 1 as records
   from (select stream, first_offset as first, last_offset as last from recent
@@ -181,15 +184,16 @@ impl Asked {
         }
     }
 
-    /// `accepted(yes)` and `holds(yes)`.
+    /// `accepted(yes, until)` and `holds(yes)`. What came while an operator accepted it is never
+    /// counted, also when that is over; `until` is null where nothing was ever accepted.
     fn accepted_and_holds(&self, schema: &Schema) -> String {
         let Self { sink, stream, route, kind, .. } = self;
         format!(
             r#"accepted as materialized (
-  select exists (
-    select 1 from {acceptances} as a
-    where a.sink = {sink} and a.kind = {kind} and a.route in ('', {route})
-      and a.accepted_until > pg_catalog.now()) as yes),
+  select coalesce(pg_catalog.max(a.accepted_until) > pg_catalog.now(), false) as yes,
+    pg_catalog.max(a.accepted_until) as until
+  from {acceptances} as a
+  where a.sink = {sink} and a.kind = {kind} and a.route in ('', {route})),
 holds as (
   select exists (
     select 1 {holding}

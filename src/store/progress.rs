@@ -173,6 +173,9 @@ pub async fn create_streams(session: &Session, partitions: &[TopicPartition]) ->
 /// A stream whose row another transaction holds is left out, without waiting for it: the caller
 /// asks again. That transaction is the old owner's proof of ownership while it dead-letters.
 ///
+/// What was counted as stale beyond the position is read again and counted then: it is forgotten
+/// here, or a partition that is taken again and again would seem to have ever more of it.
+///
 /// # Errors
 /// See [`Session::durable`].
 pub async fn claim(
@@ -200,7 +203,15 @@ pub async fn claim(
            set owner_epoch = s.owner_epoch + 1, owner = $6
            from free
            where s.stream = free.stream
-           returning s.*)
+           returning s.*),
+         again as (
+           select c.stream, c.route, c.minute
+           from {schema}.stale_t c join taken t on t.stream = c.stream
+           where c.first_offset >= t.next_offset
+           for update of c skip locked),
+         forgotten as (
+           delete from {schema}.stale_t c using again
+           where c.stream = again.stream and c.route = again.route and c.minute = again.minute)
          select lock.held, t.stream, t.topic, t.partition, t.owner_epoch, t.next_offset,
                 t.anchor_offset, t.anchor_time, t.anchor_crc
          from lock left join taken t on true"

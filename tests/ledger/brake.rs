@@ -131,8 +131,11 @@ fn an_operator_accepts_dead_letters_of_all_routes_or_of_one_and_for_a_while() {
     for offset in 3..10 {
         assert_eq!(fixture.slow(bad(offset)), done(&DEAD_LETTERED));
     }
-    accept("", "-1 second");
-    halted(&fixture.slow(bad(10)), Reason::DeadLetterFlood, 10);
+    // WHEN that is over, THEN what was accepted is not held against what comes now
+    accept("", "0 seconds");
+    assert_eq!(fixture.slow(bad(10)), done(&DEAD_LETTERED));
+    assert_eq!(fixture.slow(bad(11)), done(&DEAD_LETTERED));
+    halted(&fixture.slow(bad(12)), Reason::DeadLetterFlood, 12);
 }
 
 #[test]
@@ -204,6 +207,37 @@ fn stale_events_trip_a_brake_of_their_own() {
     assert_eq!(fixture.line("select kind, counted from pgsluice.brake_t"), "stale|3");
     // Dead letters have nothing to do with it.
     assert_eq!(fixture.slow(bad(4)), done(&DEAD_LETTERED));
+}
+
+#[test]
+fn stale_events_that_an_operator_accepted_do_not_count_afterwards() {
+    let fixture = fixture("brake_stale_accepted");
+    let newest = group(2, vec![document(1, Some(100))]);
+    assert_eq!(fixture.fast(vec![newest]), [done(&[Verdict::Applied])]);
+    let stale = |offset| group(1, vec![document(offset, Some(offset))]);
+    assert_eq!(fixture.slow(stale(1)), done(&[Verdict::Stale]));
+    assert_eq!(fixture.slow(stale(2)), done(&[Verdict::Stale]));
+    fixture.database.execute(&format!(
+        "insert into pgsluice.acceptance_t (sink, kind, accepted_until) \
+         values ({}, 'stale', now())",
+        fixture.session.sink.0
+    ));
+    assert_eq!(fixture.slow(stale(3)), done(&[Verdict::Stale]));
+}
+
+#[test]
+fn a_window_of_seconds_sees_the_minute_in_which_it_begins() {
+    let mut fixture = fixture("brake_stale_seconds");
+    fixture.context.dead_letter.stale_flood =
+        Some(BrakeConfig { window: Duration::from_secs(1), ..limit(2) });
+    let newest = group(2, vec![document(1, Some(100))]);
+    assert_eq!(fixture.fast(vec![newest]), [done(&[Verdict::Applied])]);
+    fixture.database.execute(
+        "insert into pgsluice.stale_t values \
+         (1, 'route[0]', now() - interval '59 seconds', 2, 1, 2)",
+    );
+    let stale = group(1, vec![document(3, Some(3))]);
+    halted(&fixture.slow(stale), Reason::StaleFlood, 3);
 }
 
 #[test]

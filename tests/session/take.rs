@@ -68,3 +68,29 @@ fn an_offset_that_an_operator_moved_becomes_the_position_and_clears_the_anchor()
     assert_eq!((moved.next, moved.anchor), (NextOffset(20), None));
     assert_eq!(place.next_offset().as_deref(), Some("20"));
 }
+
+#[test]
+fn stale_events_that_are_read_again_are_not_counted_twice() {
+    let place = Place::new("stale_again");
+    let (session, _end) = place.open();
+    let claim = place.claim(&session, 0);
+    place.runtime.block_on(advance(&session, &[progress(&claim, 50)])).unwrap();
+    // GIVEN counts before, around and beyond the position
+    place.database.execute(&format!(
+        "insert into pgsluice.stale_t
+         select {}, 'route[0]', date_trunc('minute', now()) - make_interval(mins => n), 1, a, b
+         from (values (3, 10, 49), (2, 40, 60), (1, 50, 90)) as c(n, a, b)",
+        claim.stream.0
+    ));
+    let mut holder = place.database.connect();
+    let counts = "select string_agg(first_offset::text, ' ' order by first_offset) \
+                  from pgsluice.stale_t";
+    // WHEN somebody counts at this moment, taking does not wait for them
+    let mut counting = holder.transaction().unwrap();
+    counting.execute("select 1 from pgsluice.stale_t for update", &[]).unwrap();
+    place.claim(&session, 0);
+    counting.rollback().unwrap();
+    assert_eq!(place.database.text(counts).as_deref(), Some("10 40 50"));
+    place.claim(&session, 0);
+    assert_eq!(place.database.text(counts).as_deref(), Some("10 40"));
+}

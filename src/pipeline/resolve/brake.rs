@@ -148,8 +148,8 @@ enum Tripped {
     Holds,
     /// More than the limit.
     Count(i64),
-    /// A larger share than allowed: so many of so many.
-    Share(i64, i64),
+    /// A larger share of the records than allowed: so many.
+    Share(i64),
 }
 
 /// The rule of both brakes, on what was counted with the events asked for.
@@ -169,7 +169,7 @@ fn trips(limits: &BrakeConfig, counted: Counted, sustained: Sustained) -> Option
     };
     let beyond = f64_of(counted.records) > limits.share * f64_of(counted.stretch);
     (lasts && counted.stretch >= SMALLEST_STRETCH && beyond)
-        .then_some(Tripped::Share(counted.records, counted.stretch))
+        .then_some(Tripped::Share(counted.records))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of records, far below 2^53")]
@@ -202,7 +202,7 @@ impl Stop {
     fn tripping(mut self, kind: BrakeKind, tripped: Tripped) -> Self {
         self.trips = match tripped {
             Tripped::Holds => None,
-            Tripped::Count(count) | Tripped::Share(count, _) => Some((kind, count)),
+            Tripped::Count(count) | Tripped::Share(count) => Some((kind, count)),
         };
         self
     }
@@ -279,9 +279,9 @@ mod tests {
     #[test]
     fn a_larger_share_trips_once_enough_records_were_read() {
         assert_eq!(tripped(counted(10, 10, 200)), None, "just the share");
-        assert_eq!(tripped(counted(11, 11, 200)), Some(Tripped::Share(11, 200)));
+        assert_eq!(tripped(counted(11, 11, 200)), Some(Tripped::Share(11)));
         assert_eq!(tripped(counted(11, 11, 199)), None, "too few records to tell");
-        assert_eq!(tripped(counted(1, 11, 200)), Some(Tripped::Share(11, 200)));
+        assert_eq!(tripped(counted(1, 11, 200)), Some(Tripped::Share(11)));
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
         let burst = counted(2_000, 2_000, 2_000);
         assert_eq!(trips(&limits, burst, Sustained::HalfTheWindow), None);
         let lasting = Counted { lasting: 300.0, ..burst };
-        let share = Some(Tripped::Share(2_000, 2_000));
+        let share = Some(Tripped::Share(2_000));
         assert_eq!(trips(&limits, lasting, Sustained::HalfTheWindow), share);
     }
 
