@@ -30,6 +30,7 @@ impl SqlState {
             "3D000" => Some("no such database"),
             "53300" => Some("too many connections"),
             "25006" => Some("the server takes no writes"),
+            "0A000" => Some("the server does not do this with such a table"),
             "42501" => Some("permission denied"),
             "42703" => Some("no such column"),
             "42P01" => Some("no such table"),
@@ -128,12 +129,15 @@ pub struct Fault {
     pub table: Option<Box<str>>,
     /// Column named by the server.
     pub column: Option<Box<str>>,
+    /// A user's own code raised it, a trigger's for example: whatever its code says, it says
+    /// nothing of the server.
+    pub raised: bool,
 }
 
 impl Fault {
     /// A fault without names.
     pub fn new(kind: FaultKind) -> Self {
-        Self { kind, route: None, constraint: None, table: None, column: None }
+        Self { kind, route: None, constraint: None, table: None, column: None, raised: false }
     }
 
     /// The SQLSTATE, when the server gave one.

@@ -28,8 +28,8 @@ use super::skip::skip;
 ///
 /// Each statement is one transaction: normally there is one for all groups; groups that fold to
 /// different statements, e.g. upserts of different columns, go in one each, pipelined. When a
-/// statement fails, every group of it is answered [`GroupReply::Failed`] and nothing of it was
-/// written.
+/// statement fails nothing of it was written: its group is answered [`GroupReply::Failed`], several
+/// groups [`GroupReply::Unsettled`], because alone each of them may fare differently.
 pub async fn apply(
     lane: &Lane,
     context: &ApplyContext,
@@ -67,6 +67,9 @@ async fn write(
         for (position, index) in batch.members.iter().enumerate() {
             replies[*index] = match &answer {
                 Ok(gaps) => reply(&groups[*index], gaps[position]),
+                Err(fault) if batch.members.len() > 1 && !context.faults.ends_session(fault) => {
+                    GroupReply::Unsettled
+                }
                 Err(fault) => GroupReply::Failed(fault.clone()),
             };
         }

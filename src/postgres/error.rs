@@ -19,6 +19,12 @@ const LONGEST_NAME: usize = 63;
 /// report were written by a user's code, which may have put a value there.
 const RAISING: [&str; 2] = ["exec_stmt_raise", "PLy_output"];
 
+/// The server's function that finds that a prepared statement would give other columns now.
+const REVALIDATING: &str = "RevalidateCachedQuery";
+
+/// `feature_not_supported`.
+const NOT_SUPPORTED: SqlState = SqlState(*b"0A000");
+
 /// Stands for the name of a constraint that a user's code enforces.
 const RAISED: &str = "raised";
 
@@ -58,6 +64,9 @@ impl Fault {
         if answer.routine().is_some_and(|routine| RAISING.contains(&routine)) {
             return Self::raised(sqlstate(answer));
         }
+        if sqlstate(answer) == NOT_SUPPORTED && answer.routine() == Some(REVALIDATING) {
+            return Self::new(FaultKind::PlanChanged);
+        }
         let table = match (answer.schema(), answer.table()) {
             (Some(schema), Some(table)) => name(schema).zip(name(table)).map(|(schema, table)| {
                 let mut full = String::from(schema);
@@ -74,6 +83,7 @@ impl Fault {
             constraint: answer.constraint().and_then(name),
             table,
             column: answer.column().and_then(name),
+            raised: false,
         }
     }
 }
@@ -83,7 +93,7 @@ impl Fault {
     /// keeps that much, because the server itself names none where a table lacks a partition.
     fn raised(code: SqlState) -> Self {
         let constraint = code.as_str().starts_with("23").then(|| RAISED.into());
-        Self { constraint, ..Self::new(FaultKind::Server(code)) }
+        Self { constraint, raised: true, ..Self::new(FaultKind::Server(code)) }
     }
 }
 

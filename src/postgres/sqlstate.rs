@@ -2,7 +2,8 @@
 //!
 //! Every code that PostgreSQL 15 knows has a rule of its own (see `Rule`); a code it does not
 //! know follows the `000` code of its class, and a class it does not know is tried again: unknown
-//! is never dead-lettered. Users may move only codes that their own triggers raise.
+//! is never dead-lettered. Users may move only codes that their own triggers raise; what such code
+//! raises never ends a session or the process, whatever its code means when the server says it.
 
 mod table;
 
@@ -117,7 +118,15 @@ impl FaultPolicy {
     /// What follows from a fault.
     pub fn decide(&self, fault: &Fault) -> Decision {
         match fault.kind {
-            FaultKind::Server(code) => self.decide_code(code, fault.constraint.as_deref()),
+            FaultKind::Server(code) => {
+                match self.decide_code(code, fault.constraint.as_deref()) {
+                    // The connection that brought it is as good as any.
+                    Decision::WaitForDatabase | Decision::Stop if fault.raised => {
+                        Decision::RetryAfter
+                    }
+                    decision => decision,
+                }
+            }
             FaultKind::Connection
             | FaultKind::Deadline
             | FaultKind::PlanChanged
@@ -132,6 +141,11 @@ impl FaultPolicy {
             FaultKind::Encode => Decision::Isolate(Reason::DataException),
             FaultKind::Bug(_) => Decision::Halt(Reason::Unexpected),
         }
+    }
+
+    /// Whether nothing can be tried again on the session that brought the fault.
+    pub fn ends_session(&self, fault: &Fault) -> bool {
+        matches!(self.decide(fault), Decision::WaitForDatabase | Decision::Stop)
     }
 
     fn decide_code(&self, code: SqlState, constraint: Option<&str>) -> Decision {
@@ -220,6 +234,11 @@ mod tests {
             let decision = decide(code);
             let fits = match word {
                 "RETRY_TXN" => decision == Decision::RetryAfter,
+                // The word is for one message of this code, which has a kind of its own
+                // (`PlanChanged`); the table halts on any other.
+                "RETRY_CONN" if code == "0A000" => {
+                    decision == Decision::Halt(Reason::SchemaMismatch)
+                }
                 "RETRY_CONN" | "UNKNOWN" | "WAIT_DB" => decision == Decision::WaitForDatabase,
                 "ISOLATE" => matches!(decision, Decision::Isolate(reason) if match &code[..2] {
                     "23" => reason == Reason::ConstraintViolation,
@@ -270,11 +289,29 @@ mod tests {
     #[test]
     fn an_outage_in_any_form_is_never_isolated() {
         let policy = FaultPolicy::default();
-        for kind in [FaultKind::Connection, FaultKind::Deadline, FaultKind::LockNotSeen] {
+        for kind in [
+            FaultKind::Connection,
+            FaultKind::Deadline,
+            FaultKind::LockNotSeen,
+            FaultKind::PlanChanged,
+        ] {
             assert_eq!(policy.decide(&Fault::new(kind)), Decision::WaitForDatabase);
         }
         for code in ["08006", "25006", "53100", "53300", "57P01", "57P02", "57P03", "58030"] {
             assert_eq!(decide(code), Decision::WaitForDatabase, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_a_users_code_raises_says_nothing_of_the_server() {
+        let policy = FaultPolicy::default();
+        for code in ["08006", "57P01", "53100", "XX001", "40003"] {
+            let raised = Fault { raised: true, ..server(code) };
+            assert_eq!(policy.decide(&raised), Decision::RetryAfter, "{code}");
+        }
+        for code in ["P0001", "22003", "42501", "40001"] {
+            let raised = Fault { raised: true, ..server(code) };
+            assert_eq!(policy.decide(&raised), policy.decide(&server(code)), "{code}");
         }
     }
 

@@ -275,11 +275,9 @@ mod tests {
     #[test]
     fn the_sentence_is_made_of_codes_and_names() {
         let fault = Fault {
-            kind: FaultKind::Server(SqlState(*b"23514")),
-            route: None,
             constraint: Some("positive".into()),
             table: Some("public.stock".into()),
-            column: None,
+            ..Fault::new(FaultKind::Server(SqlState(*b"23514")))
         };
         let trouble = Trouble { fault: Some(&fault), field: None };
         assert_eq!(

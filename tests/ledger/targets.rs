@@ -234,3 +234,27 @@ fn every_column_type_is_bound_as_a_scalar_and_as_an_array() {
     assert_eq!(rows[..2], [shown.clone(), shown]);
     assert!(rows[2].split('|').all(|value| value == "-"), "{}", rows[2]);
 }
+
+#[test]
+fn groups_of_a_chunk_that_failed_are_each_tried_alone() {
+    let fixture = fixture("chunk_split", route());
+    let of = |id: &str, row: i64, offset, name: &str| {
+        let key = Box::new([Value::Int(row)]);
+        let columns = Box::new([text(name), text("1")]);
+        let event = event(offset, None, change(Change::Upsert { key, columns }));
+        group_of(id, 1, vec![event])
+    };
+    // WHEN two aggregates of one statement write one row, which the server does not do
+    let both = || vec![of("a", 1, 1, "Jane"), of("b", 1, 2, "Joe")];
+    assert_eq!(fixture.fast(both()), vec![GroupReply::Unsettled; 2]);
+    for group in both() {
+        assert_eq!(fixture.slow(group), done(&[Verdict::Applied]));
+    }
+    assert_eq!(fixture.line(CUSTOMER), "1|Joe|1|t");
+    // WHEN one of them cannot be written, THEN nothing is held against the other
+    fixture.database.execute("alter table customer add check (name <> 'bad')");
+    let one_bad = vec![of("c", 3, 3, "bad"), of("d", 4, 4, "good")];
+    assert_eq!(fixture.fast(one_bad), vec![GroupReply::Unsettled; 2]);
+    let alone = fixture.fast(vec![of("c", 3, 3, "bad")]).remove(0);
+    assert_eq!(failed_code(&alone), "23514");
+}

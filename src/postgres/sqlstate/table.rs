@@ -28,7 +28,7 @@ pub(super) static RULES: [(&[u8; 5], Rule); 260] = [
     (b"08007", OutcomeUnknown), // transaction_resolution_unknown
     (b"08P01", Reconnect), // protocol_violation
     (b"09000", Isolate), // triggered_action_exception
-    (b"0A000", Reconnect), // feature_not_supported
+    (b"0A000", Halt), // feature_not_supported
     (b"0B000", Bug), // invalid_transaction_initiation
     (b"0F000", Bug), // locator_exception
     (b"0F001", Bug), // invalid_locator_specification
