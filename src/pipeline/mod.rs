@@ -226,9 +226,7 @@ impl Pipeline {
             Action::CloseSession(id, fault) => self.close_session(id, &fault),
             Action::Take { session, partitions } => {
                 if let Some(live) = self.live(session) {
-                    let around = Arc::clone(&self.around);
-                    let check_plan = self.plan_doubted;
-                    self.work.push(Box::pin(live.take(around, partitions, check_plan)));
+                    self.work.push(Box::pin(live.take(partitions, self.plan_doubted)));
                 }
             }
             Action::Seek { partition, generation, next, anchor } => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Config, Migrate};
+use crate::event::{Content, Event};
 use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupReply};
 use crate::kafka::positions::Positions;
@@ -16,6 +17,7 @@ use crate::postgres::{OpenError, Session, SessionEnd};
 use crate::record::{Generation, SessionId, TopicPartition};
 use crate::route::{Catalog, Plan, RouteProblems};
 use crate::telemetry::{SlowWork, Telemetry, WorkMetrics};
+use crate::verdict::Reason;
 
 use super::Piece;
 use super::advance;
@@ -159,6 +161,22 @@ pub(super) fn give_back(session: SessionId, lane: Lane, groups: Vec<Group>) -> P
 pub(super) struct Live {
     pub(super) session: Arc<Session>,
     pub(super) context: Arc<ApplyContext>,
+    pub(super) around: Arc<Surroundings>,
+}
+
+/// How the routes fit their tables now.
+enum Fit {
+    /// As they did when the session began.
+    AsCompiled,
+    /// In another way.
+    Otherwise,
+    /// Not any more.
+    Not(RouteProblems),
+}
+
+/// Whether the event was refused for what the plan says of a column.
+fn rests_on_plan(event: &Event) -> bool {
+    matches!(&event.content, Content::Poison(poison) if poison.reason == Reason::ColumnValue)
 }
 
 impl Live {
@@ -177,11 +195,35 @@ impl Live {
         self.replied(Lane::Slow, groups)
     }
 
+    /// A value is no dead letter because of a type that its column does not have any more (INV-13).
     pub(super) async fn resolve(self, group: Group) -> Outcome {
+        if group.events.iter().any(rests_on_plan) {
+            match self.fit().await {
+                Ok(Fit::AsCompiled) => {}
+                Ok(Fit::Otherwise | Fit::Not(_)) => return self.plan_changed(),
+                Err(fault) => {
+                    return self.replied(Lane::Slow, vec![(group, GroupReply::Failed(fault))]);
+                }
+            }
+        }
         let start = Instant::now();
         let groups = vec![resolve::resolve(&self.session, &self.context, group).await];
         self.measured(SlowWork::Resolve, start, &groups);
         self.replied(Lane::Slow, groups)
+    }
+
+    async fn fit(&self) -> Result<Fit, Fault> {
+        Ok(match compile(&self.around.config, &self.session).await? {
+            Ok(plan) if plan == self.context.plan => Fit::AsCompiled,
+            Ok(_) => Fit::Otherwise,
+            Err(problems) => Fit::Not(problems),
+        })
+    }
+
+    /// The plan is the session's: another one needs another session.
+    fn plan_changed(&self) -> Outcome {
+        let changed = Fault::new(FaultKind::PlanChanged);
+        Outcome::Input(Input::SessionLost(self.session.id, changed))
     }
 
     fn measured(&self, work: SlowWork, start: Instant, groups: &[(Group, GroupReply)]) {
@@ -210,22 +252,19 @@ impl Live {
 
     pub(super) async fn take(
         self,
-        around: Arc<Surroundings>,
         partitions: Vec<(TopicPartition, Generation)>,
         check_plan: bool,
     ) -> Outcome {
         let id = self.session.id;
         if check_plan {
-            match compile(&around.config, &self.session).await {
-                Ok(Ok(plan)) if plan == self.context.plan => {}
-                Ok(Ok(_)) => {
-                    let changed = Fault::new(FaultKind::PlanChanged);
-                    return Outcome::Input(Input::SessionLost(id, changed));
-                }
-                Ok(Err(problems)) => return halted(id, partitions, problems),
+            match self.fit().await {
+                Ok(Fit::AsCompiled) => {}
+                Ok(Fit::Otherwise) => return self.plan_changed(),
+                Ok(Fit::Not(problems)) => return halted(id, partitions, problems),
                 Err(fault) => return Outcome::Input(Input::SessionLost(id, fault)),
             }
         }
+        let around = &self.around;
         let names: Vec<TopicPartition> = partitions.iter().map(|(name, _)| name.clone()).collect();
         let positions = Arc::clone(&around.positions);
         let found = blocking(move || positions.fetch(&names, POSITIONS_TIMEOUT)).await;

@@ -27,7 +27,8 @@ impl Pipeline {
             self.consumer.send(Command::Decode(Arc::new(decoder)));
         }
         self.desk.send_modify(|desk| desk.letters = Some(Arc::clone(&session)));
-        self.live = Some(Live { session, context });
+        let around = Arc::clone(&self.around);
+        self.live = Some(Live { session, context, around });
         self.work.push(Box::pin(async move {
             let fault = end.wait().await;
             Outcome::Input(Input::SessionLost(id, fault))

@@ -132,6 +132,33 @@ fn a_column_of_another_type_is_taken_up_as_it_is_now() {
 }
 
 #[test]
+fn a_value_that_its_column_can_hold_by_now_is_no_dead_letter() {
+    let case = Case::new("widened", 1);
+    // The session is opened anew for the table as it is now.
+    case.expects(&["session_lost"]);
+    case.database.execute(
+        "create type mood as enum ('calm'); \
+         create table n (id text primary key, code varchar(3), feeling mood)",
+    );
+    let route = "[[route]]\n[route.upsert]\ntable = \"public.n\"\n\
+                 key = { id = \"key\" }\n\
+                 columns = { code = \"payload:/code\", feeling = \"payload:/feeling\" }\n";
+    let producer = case.producer();
+    producer.send(Outgoing::new("a", r#"{"code":"abc"}"#));
+    let daemon = case.daemon(route);
+    case.until_finished(&daemon);
+
+    case.database.execute("alter table n alter column code type varchar(20)");
+    case.database.execute("alter type mood add value 'merry'");
+    producer.send(Outgoing::new("a", r#"{"code":"abcdef","feeling":"merry"}"#));
+    case.until_finished(&daemon);
+    assert_eq!(case.count("APPLIED"), 2);
+    let row = case.database.text("select code || ' ' || feeling from n");
+    assert_eq!(row.as_deref(), Some("abcdef merry"));
+    daemon.stop();
+}
+
+#[test]
 fn a_missing_partition_of_the_target_halts_until_it_is_added() {
     let case = Case::new("no_partition", 1);
     case.expects(&["partition_halted"]);
