@@ -17,6 +17,19 @@ pub struct AggregateKey {
     pub id: Arc<str>,
 }
 
+impl AggregateKey {
+    /// How long type and id may be together, in bytes: an entry of a B-tree index holds 2,704, of
+    /// which the index's other columns and the headers take some.
+    pub const MAX_BYTES: usize = 2_600;
+
+    /// Whether type and id can stand in the tables and their indexes.
+    pub fn is_storable(&self) -> bool {
+        let texts = [&self.aggregate_type, &self.id];
+        texts.iter().all(|text| !text.contains('\0'))
+            && texts.iter().map(|text| text.len()).sum::<usize>() <= Self::MAX_BYTES
+    }
+}
+
 impl fmt::Debug for AggregateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // INV-9: an aggregate id is a key value and never reaches a log.

@@ -31,17 +31,14 @@ use jiff::Timestamp;
 pub(crate) use json::{Document, Pointer, quoted};
 pub(crate) use number::{Decimal, integer};
 pub(crate) use source::{Found, Source, json_text, storable};
-pub(crate) use time::{date, date_time, instant, micros, micros_of, time_of_day};
+use time::instant;
+pub(crate) use time::{date_time_micros, days, instant_micros, micros, time_of_day};
 use view::{Body, Payload, View};
 
 use crate::config::{DecodeConfig, Format, NumberTime, VersionSource};
 use crate::event::{AggregateKey, AggregateVersion, Envelope, Poison};
 use crate::record::Record;
 use crate::verdict::Reason;
-
-/// Aggregate type and id together, in bytes: a B-tree entry of Postgres holds 2,704 bytes, of
-/// which the sink and the headers take some.
-const MAX_AGGREGATE_BYTES: usize = 2_600;
 
 /// Reads records of one format. Immutable; made once per configuration.
 #[derive(Debug)]
@@ -226,7 +223,7 @@ impl Reader {
             (Some(id), Some(kind)) => filling.aggregate(kind, &id),
             _ => None,
         };
-        let event_id = filling.text("event_id", &fields.event_id).map_or_else(
+        let event_id = filling.event_id(&fields.event_id).map_or_else(
             || format!("{}/{}", view.record.partition, view.record.offset.0).into(),
             Box::from,
         );
@@ -310,6 +307,16 @@ impl<'v> Filling<'v, '_, '_> {
         }
     }
 
+    /// An empty id would make any two events of one version the same event.
+    fn event_id(&mut self, sources: &'v [Source]) -> Option<Cow<'v, str>> {
+        let id = self.text("event_id", sources)?;
+        if id.is_empty() && self.strict {
+            self.problems.add(Reason::FieldInvalid, "event_id");
+            return None;
+        }
+        Some(id)
+    }
+
     /// Like [`Self::text`], of a field that an event must have unless it is a tombstone.
     fn required(
         &mut self,
@@ -331,11 +338,12 @@ impl<'v> Filling<'v, '_, '_> {
     }
 
     fn aggregate(&mut self, kind: &Arc<str>, id: &str) -> Option<AggregateKey> {
-        if kind.len() + id.len() > MAX_AGGREGATE_BYTES {
+        let key = AggregateKey { aggregate_type: Arc::clone(kind), id: Arc::from(id) };
+        if !key.is_storable() {
             self.problems.add(Reason::FieldInvalid, "aggregate_id");
             return None;
         }
-        Some(AggregateKey { aggregate_type: Arc::clone(kind), id: Arc::from(id) })
+        Some(key)
     }
 
     /// A tombstone has no room for a version: it counts by its position.

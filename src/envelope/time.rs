@@ -2,16 +2,25 @@
 //!
 //! Only full, unambiguous forms are understood. What Postgres would interpret (`now`, `today`,
 //! `infinity`, dates without zone, names of zones) is refused, as are years outside 1–9999.
+//!
+//! A [`Timestamp`] ends two hours before the last day of the year 9999 does, so that any offset can
+//! be applied to it. Columns hold that day all the same, which many producers write for "no end":
+//! what goes into one is counted in microseconds and never passes through a [`Timestamp`].
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::civil::{Date, DateTime};
 
 use crate::config::NumberTime;
 use crate::envelope::number::{Decimal, integer};
 
 /// 0001-01-01T00:00:00Z.
 const FIRST_SECOND: i64 = -62_135_596_800;
+
+/// 9999-12-31T23:59:59Z.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// 1970-01-01.
+const EPOCH: Date = Date::constant(1970, 1, 1);
 
 /// Reads `2026-03-01T10:15:30.123456789Z` or the same with an offset such as `+02:00`: the
 /// extended ISO 8601 format with seconds, up to nine fraction digits and a zone.
@@ -25,14 +34,25 @@ pub(crate) fn instant(text: &str) -> Option<Timestamp> {
     text.parse().ok().filter(in_range)
 }
 
-/// Reads `2026-03-01T10:15:30.123456789`: the same without a zone.
-pub(crate) fn date_time(text: &str) -> Option<DateTime> {
+/// Reads what [`instant`] reads, and the last hours of the year 9999: microseconds since 1970.
+pub(crate) fn instant_micros(text: &str) -> Option<i64> {
+    let (civil, zone) = split_zone(text)?;
+    rounded_micros(date_time(civil)?, offset_seconds(zone)?)
+}
+
+/// Reads `2026-03-01T10:15:30.123456789`, the same without a zone, as UTC: microseconds since 1970.
+pub(crate) fn date_time_micros(text: &str) -> Option<i64> {
+    rounded_micros(date_time(text)?, 0)
+}
+
+fn date_time(text: &str) -> Option<DateTime> {
     is_date_time(text).then(|| text.parse().ok()).flatten()
 }
 
-/// Reads `2026-03-01`.
-pub(crate) fn date(text: &str) -> Option<jiff::civil::Date> {
-    is_date(text).then(|| text.parse().ok()).flatten()
+/// Reads `2026-03-01`: days since 1970-01-01.
+pub(crate) fn days(text: &str) -> Option<i32> {
+    let date: Date = is_date(text).then(|| text.parse().ok()).flatten()?;
+    i32::try_from(date.duration_since(EPOCH).as_hours() / 24).ok()
 }
 
 /// Reads `10:15:30` with up to nine fraction digits.
@@ -74,10 +94,29 @@ pub(crate) fn micros(time: Timestamp) -> i64 {
     i64::try_from((nanos + 500).div_euclid(1_000)).unwrap_or(i64::MAX)
 }
 
-/// Microseconds since 1970 of a date and time read as UTC.
-pub(crate) fn micros_of(civil: DateTime) -> Option<i64> {
-    let time = TimeZone::UTC.to_timestamp(civil).ok().filter(in_range)?;
-    Some(micros(time))
+/// Microseconds since 1970, rounded like [`micros`], of a clock that is ahead of UTC by `offset`
+/// seconds.
+fn rounded_micros(civil: DateTime, offset: i64) -> Option<i64> {
+    let since = civil.duration_since(EPOCH.at(0, 0, 0, 0));
+    let nanos = since.as_nanos() - i128::from(offset) * 1_000_000_000;
+    let second = i64::try_from(nanos.div_euclid(1_000_000_000)).ok()?;
+    if !(FIRST_SECOND..=LAST_SECOND).contains(&second) {
+        return None;
+    }
+    i64::try_from((nanos + 500).div_euclid(1_000)).ok()
+}
+
+/// `Z`, or an offset such as `+02:00`, in seconds.
+fn offset_seconds(zone: &str) -> Option<i64> {
+    if zone == "Z" {
+        return Some(0);
+    }
+    let (sign, clock) = zone.split_at_checked(1)?;
+    let (hours, minutes) = has_form(clock, "00:00").then(|| clock.split_once(':')).flatten()?;
+    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
+    // As far as an offset of `instant` may go.
+    let seconds = (hours <= 25 && minutes <= 59).then_some(hours * 3_600 + minutes * 60)?;
+    Some(if sign == "-" { -seconds } else { seconds })
 }
 
 fn in_range(time: &Timestamp) -> bool {
@@ -203,15 +242,35 @@ mod tests {
         assert_eq!(micros_at("1970-01-01T00:00:00.000001499Z"), 1);
         assert_eq!(micros_at("1970-01-01T00:00:00.0000015Z"), 2);
         assert_eq!(micros_at("1969-12-31T23:59:59.9999984Z"), -2);
-        assert_eq!(micros_of("1970-01-02T00:00:00".parse().unwrap()), Some(86_400_000_000));
+        assert_eq!(date_time_micros("1970-01-02T00:00:00"), Some(86_400_000_000));
+        assert_eq!(instant_micros("1970-01-01T00:00:00.0000015Z"), Some(2));
+        assert_eq!(instant_micros("1969-12-31T23:59:59.9999984Z"), Some(-2));
+    }
+
+    #[test]
+    fn columns_hold_the_whole_of_the_years_1_to_9999() {
+        let last = 253_402_300_799_000_000;
+        assert_eq!(days("9999-12-31"), Some(2_932_896));
+        assert_eq!(days("0001-01-01"), Some(-719_162));
+        assert_eq!(days("1969-12-31"), Some(-1));
+        assert_eq!(date_time_micros("9999-12-31T23:59:59"), Some(last));
+        assert_eq!(instant_micros("9999-12-31T23:59:59Z"), Some(last));
+        assert_eq!(instant_micros("9999-12-31T23:59:59.999999Z"), Some(last + 999_999));
+        assert_eq!(instant_micros("9999-12-31T23:59:59+14:00"), Some(last - 14 * 3_600_000_000));
+        assert_eq!(instant_micros("0001-01-01T00:00:00Z"), Some(-62_135_596_800_000_000));
+        for text in
+            ["9999-12-31T23:59:59-00:01", "0001-01-01T00:00:00+00:01", "2026-01-01T00:00:00+26:00"]
+        {
+            assert_eq!(instant_micros(text), None, "{text}");
+        }
     }
 
     proptest! {
         #[test]
         fn no_text_makes_the_readers_panic(text in "\\PC{0,40}") {
             instant(&text);
-            date_time(&text);
-            date(&text);
+            date_time_micros(&text);
+            days(&text);
             time_of_day(&text);
             from_number(&text, NumberTime::Seconds);
         }
@@ -220,6 +279,17 @@ mod tests {
         fn what_jiff_writes_is_read_back(nanos in -62_135_596_800_000_000_000_i128..253_402_207_200_000_000_000) {
             let time = Timestamp::from_nanosecond(nanos).unwrap();
             prop_assert_eq!(instant(&time.to_string()), Some(time));
+        }
+
+        #[test]
+        fn both_readers_of_an_instant_agree(
+            text in "[0-9]{4}-(0[1-9]|1[0-3])-(0[1-9]|[12][0-9]|3[01])T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-][0-2][0-9]:[0-6][0-9])"
+        ) {
+            if let Some(time) = instant(&text) {
+                prop_assert_eq!(instant_micros(&text), Some(micros(time)), "{}", text);
+            } else if !text.starts_with("9999-12-3") {
+                prop_assert_eq!(instant_micros(&text), None, "{}", text);
+            }
         }
     }
 }

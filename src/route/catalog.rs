@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::config::{Config, RouteAction, TableName};
 use crate::route::ColumnType;
+use crate::store::name::quoted;
 
 /// The tables that routes name, as they are now. A table that is not there is missing here too.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub struct Table {
     pub name: String,
     /// An ordinary or partitioned table: neither a view nor a foreign table.
     pub is_table: bool,
+    /// Rewrite rules stand on it.
+    pub has_rules: bool,
     /// The role may use the schema.
     pub schema_usable: bool,
     /// The role may delete rows.
@@ -64,6 +67,7 @@ impl Table {
 /// their constraints are left to the database.
 const TABLES: &str = "\
 select wanted.n, s.nspname::text, t.relname::text, t.relkind in ('r', 'p'),
+  exists (select from pg_catalog.pg_rewrite r where r.ev_class = t.oid),
   pg_catalog.has_schema_privilege(s.oid, 'usage'),
   pg_catalog.has_table_privilege(t.oid, 'delete'),
   c.attname::text, pg_catalog.format_type(c.atttypid, c.atttypmod),
@@ -182,8 +186,9 @@ fn read_table(row: &tokio_postgres::Row) -> Result<Table, tokio_postgres::Error>
         schema: row.try_get(1)?,
         name: row.try_get(2)?,
         is_table: row.try_get(3)?,
-        schema_usable: row.try_get(4)?,
-        may_delete: row.try_get(5)?,
+        has_rules: row.try_get(4)?,
+        schema_usable: row.try_get(5)?,
+        may_delete: row.try_get(6)?,
         columns: Vec::new(),
         unique: Vec::new(),
     })
@@ -191,20 +196,20 @@ fn read_table(row: &tokio_postgres::Row) -> Result<Table, tokio_postgres::Error>
 
 fn read_column(row: &tokio_postgres::Row) -> Result<TableColumn, tokio_postgres::Error> {
     let base = BaseType {
-        kind: row.try_get(12)?,
-        schema: row.try_get(13)?,
-        name: row.try_get(14)?,
-        modifier: row.try_get(15)?,
-        sql: row.try_get(16)?,
-        labels: row.try_get(17)?,
+        kind: row.try_get(13)?,
+        schema: row.try_get(14)?,
+        name: row.try_get(15)?,
+        modifier: row.try_get(16)?,
+        sql: row.try_get(17)?,
+        labels: row.try_get(18)?,
     };
     Ok(TableColumn {
-        name: row.try_get(6)?,
-        type_name: row.try_get(7)?,
-        generated: row.try_get(8)?,
-        may_select: row.try_get(9)?,
-        may_insert: row.try_get(10)?,
-        may_update: row.try_get(11)?,
+        name: row.try_get(7)?,
+        type_name: row.try_get(8)?,
+        generated: row.try_get(9)?,
+        may_select: row.try_get(10)?,
+        may_insert: row.try_get(11)?,
+        may_update: row.try_get(12)?,
         ty: base.column_type(),
     })
 }
@@ -229,8 +234,9 @@ impl BaseType {
         }
         // An extension's type, in whatever schema the extension was put.
         if self.name == "citext" {
-            return Some(ColumnType::Text { max_chars: None });
+            return Some(ColumnType::Citext { schema: quoted(&self.schema) });
         }
+        let max_chars = u32::try_from(self.modifier - 4).ok();
         if self.schema != "pg_catalog" {
             return None;
         }
@@ -243,9 +249,8 @@ impl BaseType {
             "float8" => ColumnType::Float8,
             "numeric" => ColumnType::Numeric,
             "text" => ColumnType::Text { max_chars: None },
-            "varchar" | "bpchar" => {
-                ColumnType::Text { max_chars: u32::try_from(self.modifier - 4).ok() }
-            }
+            "varchar" => ColumnType::Text { max_chars },
+            "bpchar" => ColumnType::Char { max_chars },
             "json" => ColumnType::Json,
             "jsonb" => ColumnType::Jsonb,
             "bytea" => ColumnType::Bytea,
@@ -279,9 +284,11 @@ mod tests {
     fn lengths_of_character_types_come_from_the_modifier() {
         let text = |max_chars| Some(ColumnType::Text { max_chars });
         assert_eq!(base("b", "pg_catalog", "varchar", 14), text(Some(10)));
-        assert_eq!(base("b", "pg_catalog", "bpchar", 5), text(Some(1)));
+        let char = Some(ColumnType::Char { max_chars: Some(1) });
+        assert_eq!(base("b", "pg_catalog", "bpchar", 5), char);
         assert_eq!(base("b", "pg_catalog", "varchar", -1), text(None));
-        assert_eq!(base("b", "extensions", "citext", -1), text(None));
+        let citext = Some(ColumnType::Citext { schema: "\"extensions\"".into() });
+        assert_eq!(base("b", "extensions", "citext", -1), citext);
     }
 
     #[test]

@@ -138,6 +138,9 @@ impl<'a> Compiling<'a> {
             self.problem(None, RouteCause::NotATable);
             return None;
         }
+        if table.has_rules {
+            self.problem(None, RouteCause::HasRules);
+        }
         if !table.schema_usable {
             self.problem(None, RouteCause::Denied(Privilege::Usage));
         }
@@ -280,6 +283,7 @@ mod tests {
             schema: "public".into(),
             name: "customer".into(),
             is_table: true,
+            has_rules: false,
             schema_usable: true,
             may_delete: true,
             columns: vec![
@@ -402,5 +406,11 @@ mod tests {
     fn a_view_is_refused() {
         let view = |table: &mut Table| table.is_table = false;
         assert_eq!(causes(UPSERT, view), [(None, RouteCause::NotATable)]);
+    }
+
+    #[test]
+    fn a_table_with_rewrite_rules_is_refused() {
+        let ruled = |table: &mut Table| table.has_rules = true;
+        assert_eq!(causes(UPSERT, ruled), [(None, RouteCause::HasRules)]);
     }
 }

@@ -116,7 +116,8 @@ fn key_values(target: &Target, b: &mut Binder) -> Vec<String> {
 fn same_key(target: &Target, b: &mut Binder) -> String {
     let values = key_values(target, b);
     let pairs = target.key.iter().zip(values);
-    pairs.map(|(k, v)| format!("x.{} = {v}", quoted(&k.name))).collect::<Vec<_>>().join(" and ")
+    let same = pairs.map(|(k, v)| format!("x.{} {} {v}", quoted(&k.name), k.ty.same()));
+    same.collect::<Vec<_>>().join(" and ")
 }
 
 fn table(target: &Target) -> String {

@@ -84,10 +84,20 @@ pub enum ColumnType {
     Float8,
     /// `numeric`, with any precision; bound as checked digits.
     Numeric,
-    /// `text`, `varchar`, `char(n)`, `citext`; at most so many characters.
+    /// `text`, `varchar`; at most so many characters.
     Text {
         /// Declared length, `None` without one.
         max_chars: Option<u32>,
+    },
+    /// `char(n)`, whose trailing blanks do not count when it is compared.
+    Char {
+        /// Declared length, `None` without one.
+        max_chars: Option<u32>,
+    },
+    /// `citext`, which is compared without regard to case.
+    Citext {
+        /// Quoted schema of its extension, where its operators are, too.
+        schema: String,
     },
     /// `json`
     Json,
@@ -112,4 +122,15 @@ pub enum ColumnType {
         /// Its labels.
         labels: Vec<String>,
     },
+}
+
+impl ColumnType {
+    /// The operator by which two values of the type are the same to its unique indexes. Found by
+    /// the search path, `citext`'s own would give way to that of `text`.
+    pub fn same(&self) -> String {
+        match self {
+            Self::Citext { schema } => format!("operator({schema}.=)"),
+            _ => "=".to_owned(),
+        }
+    }
 }

@@ -31,6 +31,8 @@ pub enum RouteCause {
     TableMissing,
     /// It is a view or a foreign table.
     NotATable,
+    /// Rewrite rules stand on it, with which there is no `insert … on conflict`.
+    HasRules,
     /// There is no such column.
     ColumnMissing,
     /// The database computes the column.
@@ -80,6 +82,7 @@ impl RouteProblem {
             RouteCause::Denied(_) => Reason::PermissionDenied,
             RouteCause::TableMissing
             | RouteCause::NotATable
+            | RouteCause::HasRules
             | RouteCause::ColumnMissing
             | RouteCause::ColumnGenerated
             | RouteCause::TypeUnsupported(_)
@@ -116,6 +119,9 @@ impl fmt::Display for RouteProblem {
                 f.write_str("no such table; create it, or name its schema if it has another one")
             }
             RouteCause::NotATable => f.write_str("is a view or a foreign table; name a table"),
+            RouteCause::HasRules => {
+                f.write_str("has rewrite rules (create rule); use triggers instead")
+            }
             RouteCause::ColumnMissing => {
                 f.write_str("no such column; add it to the table or take it out of the route")
             }

@@ -21,12 +21,13 @@
 //!
 //! The record's own timestamp and the envelope's time are points in time already and fit
 //! `timestamptz`, `timestamp` and text. Fractions beyond microseconds are rounded as Postgres
-//! rounds them.
+//! rounds them; it does the same, itself, to digits beyond a declared scale or precision
+//! (`numeric(10, 2)`, `timestamp(3)`).
 
 use std::borrow::Cow;
 
 use crate::envelope::{
-    self, Decimal, Document, Found, integer, json_text, micros, micros_of, quoted, storable,
+    self, Decimal, Document, Found, integer, json_text, micros, quoted, storable,
 };
 use crate::event::{Json, Value};
 use crate::route::ColumnType;
@@ -81,23 +82,21 @@ fn read(text: Cow<'_, str>, ty: &ColumnType) -> Option<Value> {
         ColumnType::Float4 => float(&text, |text| text.parse::<f32>().ok().map(f64::from)),
         ColumnType::Float8 => float(&text, |text| text.parse().ok()),
         ColumnType::Numeric => numeric(&text).then(|| Value::Text(text.into())),
-        ColumnType::Text { max_chars } => {
+        ColumnType::Text { max_chars } | ColumnType::Char { max_chars } => {
             let fits = max_chars.is_none_or(|max| has_at_most(&text, max));
             fits.then(|| Value::Text(text.into()))
         }
+        ColumnType::Citext { .. } => Some(Value::Text(text.into())),
         ColumnType::Enum { labels, .. } => {
             let known = labels.iter().any(|label| **label == *text);
             known.then(|| Value::Text(text.into()))
         }
         ColumnType::Uuid => uuid(&text).map(Value::Uuid),
-        ColumnType::Timestamptz => {
-            envelope::instant(&text).map(|time| Value::Timestamp(micros(time)))
-        }
-        ColumnType::Timestamp => envelope::instant(&text)
-            .map(micros)
-            .or_else(|| envelope::date_time(&text).and_then(micros_of))
+        ColumnType::Timestamptz => envelope::instant_micros(&text).map(Value::Timestamp),
+        ColumnType::Timestamp => envelope::instant_micros(&text)
+            .or_else(|| envelope::date_time_micros(&text))
             .map(Value::Timestamp),
-        ColumnType::Date => days(&text).map(Value::Date),
+        ColumnType::Date => envelope::days(&text).map(Value::Date),
         ColumnType::Time => envelope::time_of_day(&text).map(|time| {
             let nanos = i64::from(time.hour()) * 3_600_000_000_000
                 + i64::from(time.minute()) * 60_000_000_000
@@ -173,13 +172,6 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     Some(number.to_be_bytes())
 }
 
-/// Days since 1970-01-01.
-fn days(text: &str) -> Option<i32> {
-    let date = envelope::date(text)?;
-    let midnight = micros_of(date.to_datetime(jiff::civil::Time::midnight()))?;
-    i32::try_from(midnight.div_euclid(86_400_000_000)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -204,6 +196,8 @@ mod tests {
             Float8,
             Numeric,
             TEXT,
+            Char { max_chars: None },
+            Citext { schema: "public".into() },
             Json,
             Jsonb,
             Bytea,
@@ -240,8 +234,14 @@ mod tests {
         let words =
             ["now", "today", "infinity", "-infinity", "NaN", "Infinity", "epoch", "allballs", "t"];
         for ty in all_types() {
-            let takes_text =
-                matches!(ty, ColumnType::Text { .. } | ColumnType::Json | ColumnType::Jsonb);
+            let takes_text = matches!(
+                ty,
+                ColumnType::Text { .. }
+                    | ColumnType::Char { .. }
+                    | ColumnType::Citext { .. }
+                    | ColumnType::Json
+                    | ColumnType::Jsonb
+            );
             for word in words {
                 let json = format!("\"{word}\"");
                 assert_eq!(of_json(&json, &ty).is_some(), takes_text, "{word} in {ty:?}");
@@ -320,6 +320,12 @@ mod tests {
             ("1970-01-02", ColumnType::Timestamp, None),
             ("1970-01-02", ColumnType::Date, Some(Value::Date(1))),
             ("1969-12-31", ColumnType::Date, Some(Value::Date(-1))),
+            ("9999-12-31", ColumnType::Date, Some(Value::Date(2_932_896))),
+            (
+                "9999-12-31T23:59:59Z",
+                ColumnType::Timestamptz,
+                Some(Value::Timestamp(253_402_300_799_000_000)),
+            ),
             ("1970-01-02T00:00:00Z", ColumnType::Date, None),
             ("00:00:01.0000005", ColumnType::Time, Some(Value::Time(1_000_001))),
             ("24:00:00", ColumnType::Time, None),

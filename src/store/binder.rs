@@ -192,11 +192,16 @@ impl Bind {
     }
 
     /// How a column's values are bound, and the cast that the statement adds where they travel as
-    /// text.
+    /// text but are no `text`.
     fn of(column: &ColumnType) -> (Self, Option<String>) {
         let bind = match column {
             ColumnType::Numeric => return (Self::Text, Some("pg_catalog.numeric".to_owned())),
             ColumnType::Enum { sql, .. } => return (Self::Text, Some(sql.clone())),
+            // Compared as text, they would not find the rows that their unique indexes find.
+            ColumnType::Char { .. } => return (Self::Text, Some("pg_catalog.bpchar".to_owned())),
+            ColumnType::Citext { schema } => {
+                return (Self::Text, Some(format!("{schema}.citext")));
+            }
             ColumnType::Bool => Self::Bool,
             ColumnType::Int2 => Self::Int2,
             ColumnType::Int4 => Self::Int4,

@@ -23,16 +23,10 @@ pub struct Address<'a> {
     pub stream: StreamId,
 }
 
-/// The aggregate, where its id can be a key of an index. One that cannot never got a ledger row, so
+/// The aggregate, where it can be a key of the ledger. One that cannot never got a ledger row, so
 /// its letters stand alone.
 pub fn storable(aggregate: Option<&AggregateKey>) -> Option<&AggregateKey> {
-    /// A B-tree entry may take a third of a page, about 2,700 bytes.
-    const LONGEST_KEY: usize = 2_500;
-    aggregate.filter(|key| {
-        let texts = [&key.aggregate_type, &key.id];
-        texts.iter().all(|text| !text.contains('\0'))
-            && texts.iter().map(|text| text.len()).sum::<usize>() <= LONGEST_KEY
-    })
+    aggregate.filter(|key| key.is_storable())
 }
 
 /// The columns of a ledger row `a`, for events of the stream `stream` (an expression).

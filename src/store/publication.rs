@@ -36,7 +36,7 @@ pub struct OwnedStream {
 pub struct Portion {
     /// Letters of one stream, at most.
     pub letters_per_stream: i64,
-    /// Bytes of keys and values together; the letter that reaches it is the last one.
+    /// Bytes of keys, values and headers together; the letter that reaches it is the last one.
     pub bytes: i64,
 }
 
@@ -134,7 +134,8 @@ async fn read(
              join {schema}.sink_t k on k.sink = s.sink
              cross join lateral (
                select d.*, coalesce(pg_catalog.octet_length(d.key), 0)
-                           + coalesce(pg_catalog.octet_length(d.value), 0) as size
+                           + coalesce(pg_catalog.octet_length(d.value), 0)
+                           + pg_catalog.octet_length(d.headers::text) as size
                from {schema}.dead_letter_t d
                where d.sink = s.sink and d.stream = s.stream and d.published_at is null
                order by d."offset" limit $3) l

@@ -12,8 +12,10 @@ mod support;
 
 mod brake;
 mod fixture;
+mod hostile;
 mod poison;
 mod race;
+mod routed;
 mod statements;
 mod targets;
 mod verdicts;

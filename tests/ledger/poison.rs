@@ -1,14 +1,15 @@
 //! What the slow lane does with data that cannot be applied: dead letter, parking, ownership.
 
-use pgsluice::event::Value;
+use pgsluice::event::{AggregateKey, Value};
+use pgsluice::fault::Decision;
 use pgsluice::group::GroupReply;
 use pgsluice::record::{Header, OwnerEpoch};
 use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
 use pgsluice::verdict::Verdict;
 
 use crate::fixture::{
-    DOCUMENT, Fixture, document, done, failed_before, failed_code, failed_with, group, poison,
-    upsert,
+    DOCUMENT, Fixture, Lane, document, done, failed_before, failed_code, failed_with, group,
+    group_of, poison, upsert,
 };
 
 /// A table whose column `parent` has a deferred foreign key, and `amount` a check.
@@ -189,6 +190,36 @@ fn an_aggregate_id_that_no_index_takes_is_a_letter_all_the_same() {
     assert_eq!(fixture.letters(1), ["5|poison|field_invalid", "6|poison|field_invalid"]);
 }
 
+/// Text that compression makes no shorter.
+fn incompressible(length: usize) -> String {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(digits[(state % 64) as usize])
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[test]
+fn an_aggregate_id_of_the_greatest_length_is_as_good_as_any_other() {
+    let fixture = Fixture::new("poison_longest_id", vec![DOCUMENT]);
+    let id = incompressible(AggregateKey::MAX_BYTES - "Customer".len());
+    let give = |event| fixture.give(Lane::Fast, group_of(&id, 1, vec![event]));
+    assert_eq!(give(document(5, Some(1))), done(&[Verdict::Applied]));
+    // WHEN it comes again, THEN its row is found
+    assert_eq!(give(document(5, Some(1))), GroupReply::Refused);
+    let again = || group_of(&id, 1, vec![document(5, Some(1))]);
+    assert_eq!(fixture.look(vec![again()]), [done(&[Verdict::Duplicate])]);
+    assert_eq!(fixture.slow(again()), done(&[Verdict::Duplicate]));
+    let bad = group_of(&id, 1, vec![poison(6, Some(2)), document(7, Some(3))]);
+    assert_eq!(fixture.slow(bad), done(&[Verdict::DeadLettered, Verdict::Parked]));
+    let stored = "select length(aggregate_id) from pgsluice.dead_letter_t limit 1";
+    assert_eq!(fixture.line(stored), id.len().to_string());
+}
+
 #[test]
 fn a_letter_keeps_the_record_byte_for_byte() {
     let fixture = Fixture::new("poison_bytes", vec![DOCUMENT]);
@@ -245,4 +276,27 @@ fn names_that_a_trigger_made_up_are_not_kept() {
     assert_eq!(fixture.line(letter), "23514|raised");
     let error = fixture.line("select error from pgsluice.notification_t");
     assert_eq!(error, "constraint violation: sqlstate 23514, constraint raised");
+}
+
+#[test]
+fn what_a_trigger_raises_ends_neither_the_session_nor_the_process() {
+    let fixture = with_child_table("poison_raised_codes");
+    for code in ["0A000", "57P01", "XX001", "53100", "08006"] {
+        fixture.database.execute(&format!(
+            "create or replace function refuse() returns trigger language plpgsql as \
+             $$ begin raise exception using errcode = '{code}'; end $$; \
+             create or replace trigger refuse before insert on child \
+             for each row execute function refuse()"
+        ));
+        for lane in [Lane::Fast, Lane::Slow] {
+            let reply = fixture.give(lane, group(1, vec![child(5, 1, "1")]));
+            let GroupReply::Failed(fault) = reply else { panic!("{reply:?}") };
+            assert_eq!(fault.sqlstate().unwrap().as_str(), code);
+            let decision = fixture.context.faults.decide(&fault);
+            // The table knows the one code as something that an operator mends.
+            let halts = code == "0A000" && matches!(decision, Decision::Halt(_));
+            assert!(halts || decision == Decision::RetryAfter, "{code}: {decision:?}");
+        }
+        assert!(!fixture.session.is_closed(), "{code}");
+    }
 }
