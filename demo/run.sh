@@ -26,56 +26,23 @@ if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; fi
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 say() { printf '  %s\n' "$*"; }
 
-# --- everything that is started, and its end -----------------------------------------------------
+# --- what is started ends with this script ----------------------------------------------------------
 
-work=$(mktemp -d)
-chmod 755 "$work" # PostgreSQL runs as another user when this is root
-children=()
+# shellcheck source=../scripts/children.sh
+source scripts/children.sh
 finish() {
     trap - EXIT INT TERM
-    # Last started, first ended: the daemon says goodbye to a database that is still there.
-    # PostgreSQL comes first and takes SIGINT: on SIGTERM it would wait for everybody to leave.
-    local index signal
-    for ((index = ${#children[@]} - 1; index >= 0; index--)); do
-        signal=TERM
-        if [ "$index" -eq 0 ]; then signal=INT; fi
-        kill "-$signal" "${children[index]}" 2>/dev/null || continue
-        wait "${children[index]}" 2>/dev/null || true
-    done
+    end_children
     rm -rf "$work"
 }
 trap finish EXIT
 trap 'echo; exit 130' INT
 trap 'exit 143' TERM
 
-# start NAME COMMAND...: in the background, its output in $work/NAME.log, ended with this script.
-start() {
-    local name=$1
-    shift
-    # In a process group of its own: Ctrl-C reaches this script alone, which ends the rest in order.
-    set -m
-    setpriv --pdeathsig TERM "$@" >"$work/$name.log" 2>&1 &
-    children+=($!)
-    set +m
-}
-# until_ok WHAT SECONDS LOG COMMAND...: waits until the command succeeds.
-until_ok() {
-    local what=$1 deadline=$((SECONDS + $2)) log=$work/$3.log
-    shift 3
-    until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -ge "$deadline" ]; then
-            echo "not in time: $what" >&2
-            tail -20 "$log" >&2
-            exit 1
-        fi
-        sleep 0.1
-    done
-}
-
 # --- the parts -----------------------------------------------------------------------------------
 
-title "Building pgsluice (takes minutes, the first time)"
-cargo build --quiet
+title "Building pgsluice; the first time librdkafka and all other dependencies, which takes minutes"
+cargo build
 pgsluice=${CARGO_TARGET_DIR:-$root/target}/debug/pgsluice
 
 title "Starting a throw-away PostgreSQL and a broker ($kafka)"

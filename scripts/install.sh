@@ -34,7 +34,7 @@ need util-linux command -v setpriv
 
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
-echo "install.sh: missing, to be installed with apt-get: ${missing[*]}"
+echo "install.sh: missing, to be installed with apt-get (minutes, the first time): ${missing[*]}"
 command -v apt-get >/dev/null || {
     echo "install.sh: no apt-get here; please install them by your system's own means" >&2
     exit 3

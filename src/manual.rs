@@ -125,6 +125,19 @@ fn every_alert_has_a_section_and_asks_for_metrics_that_exist() {
 }
 
 #[test]
+fn systemd_starts_nothing_again_that_a_restart_does_not_mend() {
+    let unit = document("deploy/systemd/pgsluice.service");
+    let prevented = unit.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus="));
+    let codes: Vec<String> =
+        [ExitReason::Configuration, ExitReason::Fenced, ExitReason::Corruption]
+            .map(|reason| reason.code().to_string())
+            .to_vec();
+    assert_eq!(prevented, Some(codes.join(" ").as_str()));
+    // The codes of other commands of the unit do not count for it.
+    assert!(!unit.lines().any(|line| line.starts_with("ExecStartPre=")));
+}
+
+#[test]
 fn whoever_stops_the_process_waits_longer_than_a_drain_can_take() {
     let required = [
         ("PGSLUICE__KAFKA__BROKERS", "b:9092"),

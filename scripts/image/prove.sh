@@ -24,42 +24,17 @@ mkdir -p "$cache"
 export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
 build() { buildah --root "$cache/store" --runroot "$cache/run" "$@"; }
 
-work=$(mktemp -d)
-chmod 755 "$work"
-children=()
+# shellcheck source=../children.sh
+source scripts/children.sh
 container=
 finish() {
     trap - EXIT INT TERM
-    local index signal
-    for ((index = ${#children[@]} - 1; index >= 0; index--)); do
-        signal=TERM
-        if [ "$index" -eq 0 ]; then signal=INT; fi
-        kill "-$signal" "${children[index]}" 2>/dev/null || continue
-        wait "${children[index]}" 2>/dev/null || true
-    done
+    end_children
     [ -z "$container" ] || build rm "$container" >/dev/null
     rm -rf "$work"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
-start() {
-    local name=$1
-    shift
-    setpriv --pdeathsig TERM "$@" >"$work/$name.log" 2>&1 &
-    children+=($!)
-}
-until_ok() {
-    local what=$1 deadline=$((SECONDS + $2))
-    shift 2
-    until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -ge "$deadline" ]; then
-            echo "not in time: $what" >&2
-            tail -n 20 "$work"/*.log >&2
-            exit 1
-        fi
-        sleep 0.2
-    done
-}
 proved() { echo "proved: $*"; }
 
 # --- the image -----------------------------------------------------------------------------------
@@ -140,12 +115,13 @@ proved "the program has $(stat -c %s "$tree$pgsluice" | numfmt --to=iec), the im
 start postgres scripts/postgres/run.sh "$work/postgres" fsync=off
 scripts/kafka/fetch.sh >/dev/null
 start kafka scripts/kafka/run.sh "$work/kafka"
-until_ok "addresses" 60 test -s "$work/kafka/bootstrap.servers" -a -s "$work/postgres/url"
+until_ok "Kafka starts" 60 kafka test -s "$work/kafka/bootstrap.servers"
+until_ok "PostgreSQL starts" 60 postgres test -s "$work/postgres/url"
 brokers=$(cat "$work/kafka/bootstrap.servers")
 url=$(cat "$work/postgres/url")
 sql() { psql -X -q -At "$url" "$@"; }
-until_ok "Kafka listens" 60 wait_port "${brokers##*:}" 1
-until_ok "PostgreSQL answers" 30 sql -c 'select 1'
+until_ok "Kafka listens" 60 kafka wait_port "${brokers##*:}" 1
+until_ok "PostgreSQL answers" 30 postgres sql -c 'select 1'
 sql -f demo/schema.sql
 inside "$pgsluice" demo produce --brokers "$brokers" --pace 1ms >"$work/story"
 sent=$(wc -l <"$work/story")
@@ -161,10 +137,10 @@ fi
 start pgsluice unshare --mount --propagation private sh -c "$inside" "$tree" \
     "$pgsluice" run --config /etc/pgsluice/pgsluice.toml
 daemon=${children[-1]}
-until_ok "the daemon is ready" 60 inside "$pgsluice" health --ready
+until_ok "the daemon is ready" 60 pgsluice inside "$pgsluice" health --ready
 inside "$pgsluice" health
 all_done() { [ "$(sql -c 'select count(*) from pgsluice.notification')" -ge "$sent" ]; }
-until_ok "every record has its outcome" 60 all_done
+until_ok "every record has its outcome" 60 pgsluice all_done
 sql -F ' ' -c 'select status, count(*) from pgsluice.notification group by 1 order by 1'
 proved "every record has its outcome; $(sql -c 'select count(*) from public.customer') customers"
 kill -TERM "$daemon"

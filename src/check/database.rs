@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::config::{Config, Durability};
 use crate::fault::{Decision, Fault, FaultKind};
-use crate::postgres::{FaultPolicy, OpenError, Probe};
+use crate::postgres::{FaultPolicy, OLDEST_SERVER, OpenError, Probe};
 use crate::route::{Catalog, Plan, RouteCause, RouteProblem, RouteProblems};
 use crate::store::progress::{self, Stored};
 
@@ -117,7 +117,8 @@ fn refused(error: OpenError, report: &mut Report) {
         (_, Some("28P01" | "28000")) => report.fail(
             subject,
             found,
-            "check user and password (in postgres.url, or postgres.password_file), and the \
+            "check user and password (in postgres.url, where special characters are \
+             percent-encoded, % as %25; or postgres.password_file), and the \
              server's pg_hba.conf",
         ),
         (_, Some("3D000")) => report.fail(subject, found, "create it, or correct its name"),
@@ -159,12 +160,7 @@ async fn server(client: &Client, report: &mut Report) -> Result<(), Error> {
     let (version, encoding): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
     let (read_only, standby): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
     let (database, role): (&str, &str) = (row.try_get(5)?, row.try_get(6)?);
-    if number < 140_000 {
-        let advice = "upgrade: 14 is the oldest version that is supported";
-        report.fail("postgres server", format!("version {version}"), advice);
-    } else {
-        report.ok("postgres server", format!("version {version}, {database}, role {role}"));
-    }
+    judge_version(number, format!("version {version}, {database}, role {role}"), report);
     if encoding != "UTF8" {
         report.fail(
             "postgres encoding",
@@ -183,6 +179,17 @@ async fn server(client: &Client, report: &mut Report) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Whether a server that counts its version so is new enough.
+fn judge_version(number: i32, found: String, report: &mut Report) {
+    if number < OLDEST_SERVER {
+        let oldest = OLDEST_SERVER / 10_000;
+        let advice = format!("upgrade: {oldest} is the oldest version that is supported");
+        report.fail("postgres server", found, advice);
+    } else {
+        report.ok("postgres server", found);
+    }
 }
 
 /// Settings of server, database and role; what pgsluice sets itself is looked at beneath that.
@@ -217,11 +224,14 @@ async fn settings(config: &Config, client: &Client, report: &mut Report) -> Resu
     let needed = config.postgres.lanes + config.postgres.slow_connections + 2;
     let free: i64 = client
         .query_typed_one(
+            // Not from pg_stat_activity: what others' connections are is hidden there.
             "select least(
                (select setting::bigint from pg_settings where name = 'max_connections')
-                 - (select setting::bigint from pg_settings
-                    where name = 'superuser_reserved_connections')
-                 - (select count(*) from pg_stat_activity where backend_type = 'client backend'),
+                 - (select sum(setting::bigint)::bigint from pg_settings
+                    where name in ('superuser_reserved_connections', 'reserved_connections'))
+                 - (select sum(numbackends)::bigint from pg_stat_database),
+               (select nullif(datconnlimit, -1) - pg_stat_get_db_numbackends(oid)
+                from pg_database where datname = current_database()),
                (select nullif(rolconnlimit, -1) - (select count(*) from pg_stat_activity
                   where usename = rolname) from pg_roles where rolname = current_user)) + 2",
             &[],
@@ -233,8 +243,8 @@ async fn settings(config: &Config, client: &Client, report: &mut Report) -> Resu
         report.warn(
             "postgres connections",
             format!("{free} are free, a process opens up to {needed}"),
-            "raise max_connections or the role's limit, or lower postgres.lanes and \
-             postgres.slow_connections",
+            "raise max_connections or the limit of the role or database, or lower \
+             postgres.lanes and postgres.slow_connections",
         );
     }
     if config.postgres.durability == Durability::Batch {
@@ -350,6 +360,13 @@ mod tests {
             assert_eq!(finding.level, Level::Warn);
             assert_eq!(finding.found, format!("the server's differs by {skew} s"));
         }
+    }
+
+    #[test]
+    fn a_server_older_than_14_is_to_be_upgraded() {
+        let level = |number| only(|report| judge_version(number, String::new(), report)).level;
+        assert_eq!(level(130_022), Level::Fail);
+        assert_eq!((level(140_000), level(180_001)), (Level::Ok, Level::Ok));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use regex::Regex;
 
 use crate::config::Config;
@@ -18,6 +19,12 @@ use super::topic::{self, Source};
 
 /// How long one question to the brokers may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the group's coordinator may take to be found and to tell of its offsets.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many messages of a client are looked through for a reason.
+const SAID: usize = 100;
 
 /// Remembers what went wrong with connections: a call that times out does not say why.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +72,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> Option<Cluste
         Ok(metadata) => metadata,
         Err(error) => {
             // Why it failed comes out of a poll only.
-            while client.poll(Duration::from_millis(50)).is_some() {}
+            std::iter::from_fn(|| client.poll(Duration::from_millis(50))).take(SAID).for_each(drop);
             unreachable(config, &error, &context.codes(), report);
             return None;
         }
@@ -74,7 +81,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> Option<Cluste
     let brokers = metadata.brokers().len();
     let cluster = id.as_deref().map_or_else(String::new, |id| format!(", cluster {id}"));
     report.ok("kafka.brokers", format!("{brokers} answering{cluster}"));
-    group(config, &client, report);
+    group(config, &client, &metadata, report);
     let chosen = chosen(config, &metadata, report);
     let sources = topic::check(config, &metadata, &chosen, report).await;
     Some(Cluster { id, sources })
@@ -106,10 +113,28 @@ fn unreachable(
     }
 }
 
+/// Whether the brokers refuse the group to this user. Their list of groups does not tell: a group
+/// that may not be seen is not in it.
+fn group_refused(client: &BaseConsumer<Noting>, metadata: &Metadata) -> Option<KafkaError> {
+    let topic = metadata.topics().iter().find(|topic| exists(topic))?;
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic.name(), 0);
+    client.committed_offsets(asked, GROUP_TIMEOUT).err()?;
+    // The call only times out; what the brokers said comes out of a poll.
+    let said = std::iter::from_fn(|| client.poll(Duration::from_millis(50)));
+    said.take(SAID).filter_map(Result::err).find(|error| {
+        error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed)
+    })
+}
+
 /// Whether the group may be used, and who is in it.
-fn group(config: &Config, client: &BaseConsumer<Noting>, report: &mut Report) {
+fn group(config: &Config, client: &BaseConsumer<Noting>, metadata: &Metadata, report: &mut Report) {
     let name = &config.kafka.group;
     let subject = format!("group {name}");
+    if let Some(error) = group_refused(client, metadata) {
+        let advice = "allow the user Read on the group";
+        return report.fail(subject, describe(&error), advice);
+    }
     let list = match client.client().fetch_group_list(Some(name), ASK_TIMEOUT) {
         Ok(list) => list,
         Err(error) => {

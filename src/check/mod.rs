@@ -7,6 +7,7 @@
 mod database;
 mod finding;
 mod kafka;
+mod reading;
 mod sample;
 mod tables;
 mod topic;

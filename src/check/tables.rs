@@ -151,7 +151,10 @@ pub(super) async fn sink(
             format!("its positions belong to cluster {known}, the brokers are cluster {found}"),
             "correct kafka.brokers, or give kafka.group another name to begin anew",
         ),
-        _ if row.is_none() => report.ok(subject, "not used before; reads from kafka.start_from"),
+        _ if row.is_none() => report.ok(
+            subject,
+            "not used before; begins at the group's committed offsets, else at kafka.start_from",
+        ),
         _ => report.ok(subject, "known; reads on where it stopped"),
     }
     Ok(())

@@ -16,6 +16,7 @@ use crate::kafka::settings;
 
 use super::finding::Report;
 use super::kafka::{ASK_TIMEOUT, exists};
+use super::reading::Reader;
 
 /// An outage over a weekend must not outlast what the topic keeps.
 const SHORT_RETENTION: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -63,8 +64,19 @@ pub(super) async fn check(
     let there = letters.iter().map(|(_, name)| name).filter(|n| topic(metadata, n).is_some());
     let named: Vec<&String> = sources.iter().map(|source| &source.name).chain(there).collect();
     let settings = read_settings(&admin, &named).await;
+    let reader = Reader::new(config);
     for source in &sources {
-        check_source(config, metadata, source, settings.get(&source.name), report);
+        let Some(found) = topic(metadata, &source.name) else { continue };
+        check_leaders(source, found, report);
+        if let Some(code) = reader.refused(found) {
+            let advice = "allow the user Read on it";
+            report.fail(
+                format!("topic {}", source.name),
+                format!("cannot be read: {code:?}"),
+                advice,
+            );
+        }
+        check_settings(config, source, settings.get(&source.name), report);
     }
     if letters.is_empty() {
         report.ok("dead letters", "stay in dead_letter_t; no topic is configured");
@@ -112,19 +124,14 @@ async fn read_settings(
         };
         Some((name.clone(), settings))
     };
-    answers.into_iter().filter_map(Result::ok).filter_map(read).collect()
+    // The answer to a user who may not ask has no error, only no settings.
+    let told = |resource: &ConfigResource| !resource.entries.is_empty();
+    answers.into_iter().filter_map(Result::ok).filter(told).filter_map(read).collect()
 }
 
-fn check_source(
-    config: &Config,
-    metadata: &Metadata,
-    source: &Source,
-    settings: Option<&Settings>,
-    report: &mut Report,
-) {
+fn check_leaders(source: &Source, found: &MetadataTopic, report: &mut Report) {
     let subject = format!("topic {}", source.name);
-    let leaderless = topic(metadata, &source.name)
-        .map_or(0, |topic| topic.partitions().iter().filter(|p| p.leader() < 0).count());
+    let leaderless = found.partitions().iter().filter(|p| p.leader() < 0).count();
     if leaderless > 0 {
         report.unavailable(
             &subject,
@@ -134,6 +141,15 @@ fn check_source(
     } else {
         report.ok(&subject, of_partitions(source.partitions));
     }
+}
+
+fn check_settings(
+    config: &Config,
+    source: &Source,
+    settings: Option<&Settings>,
+    report: &mut Report,
+) {
+    let subject = format!("topic {}", source.name);
     let Some(settings) = settings else {
         report.warn(
             &subject,
@@ -281,4 +297,59 @@ async fn check_creation(
 
 fn of_partitions(count: i32) -> String {
     if count == 1 { "1 partition".to_owned() } else { format!("{count} partitions") }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::check::Level;
+    use crate::config;
+
+    #[test]
+    fn only_what_replaces_the_whole_state_can_do_without_older_events() {
+        let needs = |more: &str| {
+            let file = tempfile::NamedTempFile::new().expect("temporary file");
+            let required = "[kafka]\nbrokers = 'b:9092'\ngroup = 'g'\ntopics = 't'\n[postgres]\n\
+                            url = 'postgres://a@b/c'\n";
+            std::fs::write(&file, format!("{required}{more}")).expect("temporary file");
+            let config = config::load(Some(file.path()), std::iter::empty()).expect("valid");
+            needs_every_event(&config)
+        };
+        let upsert = "[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }\n\
+                      columns = 'auto'\n";
+        let envelope = "[decode]\nformat = 'envelope'\n";
+        for merging in [envelope, upsert, "[[route]]\ndocument = { state = 'merge' }\n"] {
+            assert!(needs(merging), "{merging}");
+        }
+        let replace = format!("{envelope}[[route]]\ndocument = {{ state = 'replace' }}\n");
+        for whole in
+            ["", &replace, "[[route]]\ndocument = { delete = true }\n[[route]]\nskip = true\n"]
+        {
+            assert!(!needs(whole), "{whole}");
+        }
+    }
+
+    #[test]
+    fn partitions_without_a_leader_are_an_outage_and_are_counted() {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        cluster.create_topic("t", 3, 1).expect("a topic");
+        cluster.partition_leader("t", 1, None).expect("no leader");
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .create()
+            .expect("a client");
+        let metadata = client.fetch_metadata(Some("t"), ASK_TIMEOUT).expect("metadata");
+        let mut report = Report::default();
+
+        let source = Source { name: "t".to_owned(), partitions: 3 };
+        check_leaders(&source, topic(&metadata, "t").expect("the topic"), &mut report);
+
+        let [finding] = report.findings() else { panic!("{report}") };
+        assert_eq!(finding.level, Level::Unavailable);
+        assert_eq!(finding.found, "1 of 3 partitions have no leader");
+    }
 }

@@ -257,6 +257,19 @@ mod tests {
     }
 
     #[test]
+    fn a_table_without_its_schema_is_noted() {
+        let route = |table| {
+            format!(
+                "[decode]\nformat = 'envelope'\n[[route]]\n[route.delete]\ntable = '{table}'\n\
+                 key = {{ id = 'key' }}\n"
+            )
+        };
+        let told = notes(&config(&route("customer")), &[]);
+        assert!(told[0].starts_with("route[0] names a table without its schema"), "{told:?}");
+        assert!(notes(&config(&route("public.customer")), &[]).is_empty());
+    }
+
+    #[test]
     fn a_route_that_an_earlier_one_leaves_nothing_to_is_noted() {
         let envelope = "[decode]\nformat = 'envelope'\n";
         let never = |routes: &[&str]| {

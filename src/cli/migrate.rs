@@ -46,14 +46,19 @@ fn migrate(config: &Config) -> ExitReason {
         }
         Err(error) => {
             complain(&error.to_string());
-            match error {
-                MigrateError::Config(_) => ExitReason::Configuration,
-                MigrateError::Database(_)
-                | MigrateError::BinaryTooOld { .. }
-                | MigrateError::SchemaTooOld { .. }
-                | MigrateError::Divergent { .. } => ExitReason::DependencyUnavailable,
-            }
+            exit(&error)
         }
+    }
+}
+
+/// As `run` would end for it: waiting mends only what the database says.
+fn exit(error: &MigrateError) -> ExitReason {
+    match error {
+        MigrateError::Database(_) => ExitReason::DependencyUnavailable,
+        MigrateError::Config(_)
+        | MigrateError::BinaryTooOld { .. }
+        | MigrateError::SchemaTooOld { .. }
+        | MigrateError::Divergent { .. } => ExitReason::Configuration,
     }
 }
 
@@ -69,6 +74,19 @@ fn describe(schema: &str, report: &MigrationReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Fault, FaultKind};
+
+    #[test]
+    fn tables_of_another_pgsluice_end_it_as_they_end_a_run() {
+        let schema = || "pgsluice".to_owned();
+        let newer =
+            MigrateError::BinaryTooOld { schema: schema(), version: 9, min_binary: 9, known: 2 };
+        assert_eq!(exit(&newer), ExitReason::Configuration);
+        let other = MigrateError::Divergent { schema: schema() };
+        assert_eq!(exit(&other), ExitReason::Configuration);
+        let lost = MigrateError::Database(Fault::new(FaultKind::Connection));
+        assert_eq!(exit(&lost), ExitReason::DependencyUnavailable);
+    }
 
     #[test]
     fn the_result_names_what_was_run() {

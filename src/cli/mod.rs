@@ -7,6 +7,7 @@ mod migrate;
 mod resume;
 mod run;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,10 +115,8 @@ fn with_config(source: &Source, command: impl FnOnce(Config) -> ExitReason) -> E
 }
 
 fn load(source: &Source) -> Result<Config, config::ConfigProblems> {
-    // A variable that is not UTF-8 cannot be one of ours: all our names and values are text.
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    config::load(source.config.as_deref(), variables)
+    let variables = config::variables(std::env::vars_os())?;
+    config::load(source.config.as_deref(), variables.into_iter())
 }
 
 /// Prints problems to stderr, one a line.
@@ -128,15 +127,19 @@ fn print_problems(problems: &config::ConfigProblems) {
 }
 
 /// Prints to stderr, for what happens before there are logs.
-#[expect(clippy::print_stderr, reason = "there are no logs yet")]
 fn complain(text: &str) {
-    eprintln!("{text}");
+    // There is nobody else to tell.
+    writeln!(io::stderr(), "{text}").ok();
 }
 
-/// Prints a command's result.
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+/// Prints a command's result. A reader that has seen enough, such as `head`, is no failure.
 fn say(text: &str) {
-    println!("{text}");
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("the result cannot be printed: {}", error.kind()));
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 #[cfg(test)]

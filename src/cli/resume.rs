@@ -64,12 +64,22 @@ struct Outcome {
 enum Refused {
     #[error("database: {0}")]
     Open(OpenError),
-    #[error("database: {0}; `pgsluice migrate` makes the tables that are missing")]
+    #[error("database: {0}{hint}", hint = missing_tables(.0))]
     Database(Fault),
     #[error("nothing was read as group {0:?} yet: is kafka.group right, and postgres.schema?")]
     UnknownSink(String),
     #[error("there is no route {0}: the configuration has {1}")]
     UnknownRoute(u16, usize),
+}
+
+/// What to do about a table or schema that is not there; nothing about another fault.
+fn missing_tables(fault: &Fault) -> &'static str {
+    match fault.sqlstate() {
+        Some(state) if matches!(state.as_str(), "42P01" | "3F000") => {
+            "; `pgsluice migrate` makes the tables that are missing"
+        }
+        _ => "",
+    }
 }
 
 pub(super) fn resume(arguments: &Arguments) -> ExitReason {
@@ -173,6 +183,7 @@ fn as_json(sink: &str, outcome: &Outcome) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{FaultKind, SqlState};
 
     #[test]
     fn the_table_names_the_brakes_and_says_what_to_do() {
@@ -194,6 +205,19 @@ mod tests {
         let text = table("views", &outcome);
         assert!(text.contains("\ndead_letters of every route accepted until 2026-11-21T11:00:00Z"));
         assert!(!text.contains("nothing was changed"), "{text}");
+    }
+
+    #[test]
+    fn migrating_is_advised_only_where_tables_are_missing() {
+        let told = |code| {
+            let code = SqlState::parse(code).expect("a code");
+            Refused::Database(Fault::new(FaultKind::Server(code))).to_string()
+        };
+        assert!(told("42P01").contains("pgsluice migrate"), "{}", told("42P01"));
+        assert!(told("3F000").contains("pgsluice migrate"), "{}", told("3F000"));
+        assert!(!told("25006").contains("pgsluice migrate"), "{}", told("25006"));
+        let lost = Refused::Database(Fault::new(FaultKind::Connection)).to_string();
+        assert_eq!(lost, "database: connection lost");
     }
 
     #[test]

@@ -16,7 +16,10 @@ pub(super) fn split(text: &str) -> Result<(String, TlsParameters), UrlError> {
 
 fn split_url(text: &str, after_scheme: &str) -> Result<(String, TlsParameters), UrlError> {
     // As the driver reads it: a "?" in front of the "@" belongs to the password.
-    let after_user = after_scheme.split_once('@').map_or(after_scheme, |(_, rest)| rest);
+    let (credentials, after_user) = after_scheme.split_once('@').unwrap_or(("", after_scheme));
+    if unescaped(credentials, after_user) {
+        return Err(UrlError::Unescaped);
+    }
     let mut tls = TlsParameters::default();
     let Some((_, query)) = after_user.split_once('?') else {
         return Ok((text.to_owned(), tls));
@@ -32,6 +35,15 @@ fn split_url(text: &str, after_scheme: &str) -> Result<(String, TlsParameters), 
     let base = &text[..text.len() - query.len() - 1];
     let rest = if kept.is_empty() { base.into() } else { format!("{base}?{}", kept.join("&")) };
     Ok((rest, tls))
+}
+
+/// Whether an `@` stands where the driver would take something else for the host than was meant. It
+/// ends the user and password at the first one; a `/` or `?` within the password does no harm.
+fn unescaped(credentials: &str, after_user: &str) -> bool {
+    let user = credentials.split(':').next().unwrap_or_default();
+    let (place, query) = after_user.split_once('?').unwrap_or((after_user, ""));
+    let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
+    user.contains(['/', '?']) || place.contains('@') || names.any(|name| name.contains('@'))
 }
 
 fn split_pairs(text: &str) -> Result<(String, TlsParameters), UrlError> {

@@ -6,7 +6,7 @@ use humantime::format_duration;
 use regex::Regex;
 
 use super::read::Section;
-use super::{Config, OnGap, VersionSource};
+use super::{Config, OnGap, VersionSource, properties};
 
 /// librdkafka's defaults of the timings that settings are compared with, in milliseconds.
 const SESSION_TIMEOUT: (&str, u64) = ("session.timeout.ms", 45_000);
@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, root: &mut Section<'_>) {
     memory(config, root);
     group_timing(config, root);
     lock_timing(config, root);
+    clients(config, root);
     if config.group.on_gap == OnGap::Park && config.decode.version == VersionSource::None {
         root.table("group").problem(
             "on_gap",
@@ -72,10 +73,25 @@ fn topics(config: &Config, root: &mut Section<'_>) {
         if config.kafka.topics.iter().take(position).any(|earlier| earlier == topic) {
             kafka.problem("topics", format!("{topic} stands there twice"));
         }
-        if topic.starts_with('^') && Regex::new(topic).is_err() {
-            kafka.problem("topics", format!("{topic:?} is no regular expression"));
+        if topic.starts_with('^')
+            && let Some(why) = pattern_refused(topic)
+        {
+            kafka.problem("topics", format!("{topic:?} {why}"));
         }
     }
+}
+
+/// Why a pattern of topics cannot be used. librdkafka matches with the C library's POSIX expressions,
+/// which read some of what other kinds know in another way, and so match nothing.
+fn pattern_refused(pattern: &str) -> Option<String> {
+    if Regex::new(pattern).is_err() {
+        return Some("is no regular expression".to_owned());
+    }
+    let foreign = Regex::new(r"\\[[:alnum:]]|\(\?|[*+?}]\?").ok()?.find(pattern)?;
+    Some(format!(
+        "has {}, which POSIX regular expressions do not know: write [0-9] for \\d, ( for (?:",
+        foreign.as_str()
+    ))
 }
 
 /// What is read must fit what may be in memory, or it could never be read.
@@ -128,6 +144,20 @@ fn group_timing(config: &Config, root: &mut Section<'_>) {
             format!("must be below {} ({}), best a third of it", SESSION_TIMEOUT.0, text(session));
         let with = ["kafka.properties.session.timeout.ms"];
         properties.contradiction(HEARTBEAT.0, &with, message);
+    }
+}
+
+/// What only librdkafka knows of its properties; asked where nothing else is wrong with them.
+fn clients(config: &Config, root: &mut Section<'_>) {
+    let mut kafka = root.table("kafka");
+    if !kafka.has_problems()
+        && let Some((name, why)) = properties::together(&config.kafka)
+    {
+        let properties = kafka.table("properties");
+        match name {
+            Some(name) => properties.problem(name, why),
+            None => properties.problem_here(why),
+        }
     }
 }
 

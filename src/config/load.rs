@@ -1,10 +1,11 @@
 //! Layers the sources and reads every section; all problems come back together.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::kafka::{KafkaConfig, cannot_read};
 use super::read::{Collector, ConfigProblem, ConfigProblems, Section};
-use super::source::{Layer, Place, SyntaxError, variable_meant};
+use super::source::{ENV_PREFIX, Layer, Place, SyntaxError, variable_meant};
 use super::{
     AdminConfig, BatchConfig, Config, DeadLetterConfig, DecodeConfig, GroupConfig, LimitsConfig,
     LogConfig, NotificationConfig, OnUnmatched, PostgresConfig, RetryConfig, ShutdownConfig,
@@ -49,6 +50,29 @@ pub fn load(
     let mut problems = collector.into_problems();
     problems.extend(strays);
     if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
+}
+
+/// Environment variables as [`load`] takes them. Somebody else's that are not text are left out.
+///
+/// # Errors
+/// Variables of ours whose value is not text.
+pub fn variables(
+    all: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, ConfigProblems> {
+    let (mut variables, mut problems) = (Vec::new(), Vec::new());
+    for (name, value) in all {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with(ENV_PREFIX) => problems.push(ConfigProblem {
+                key: String::new(),
+                place: Some(Place::Env(name)),
+                message: "is not UTF-8 text".to_owned(),
+            }),
+            Err(_) => {}
+        }
+    }
+    if problems.is_empty() { Ok(variables) } else { Err(ConfigProblems(problems)) }
 }
 
 /// Variables that can only be misspelled ones of ours: two underscores stand in them, but not where

@@ -177,3 +177,130 @@ fn a_property_that_librdkafka_does_not_know_or_reads_otherwise_is_refused() {
         ]
     );
 }
+
+#[test]
+fn a_number_that_librdkafka_would_read_as_another_one_is_refused() {
+    let file = "[kafka.properties]\n\"session.timeout.ms\" = 4294973296\n\
+                \"heartbeat.interval.ms\" = \"1e3\"\n\"max.poll.interval.ms\" = \"0600000\"\n\
+                \"retries\" = \"5x\"\n\"linger.ms\" = \"2.5\"\n\"socket.timeout.ms\" = \" 7000 \"\n";
+    let told = |line: u8, name: &str, what: &str| {
+        format!("FILE:{line}: kafka.properties.{name}: expected a number{what}, without a unit")
+    };
+    assert_eq!(
+        after_required(file),
+        [
+            told(8, "session.timeout.ms", " of milliseconds"),
+            told(9, "heartbeat.interval.ms", " of milliseconds"),
+            told(10, "max.poll.interval.ms", " of milliseconds"),
+            told(11, "retries", ""),
+        ]
+    );
+}
+
+#[test]
+fn credentials_and_authorities_that_cannot_work_are_told_of_without_asking_a_broker() {
+    let properties = |text: &str| after_required(&format!("[kafka.properties]\n{text}"));
+    let scram = "\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\"sasl.username\" = \"me\"\n";
+    assert_eq!(
+        properties(scram),
+        [
+            "FILE:8: kafka.properties.sasl.mechanism: has no effect: security.protocol is plaintext, \
+          not SASL_SSL or SASL_PLAINTEXT"
+        ]
+    );
+    assert_eq!(
+        properties(&format!("\"security.protocol\" = \"SASL_SSL\"\n{scram}")),
+        ["FILE:10: kafka.properties.sasl.username: librdkafka makes no client of these \
+          properties: sasl.username and sasl.password must be set"]
+    );
+    let authority = "\"ssl.ca.location\" = \"/nowhere/ca.pem\"\n";
+    assert_eq!(
+        properties(&format!("\"security.protocol\" = \"ssl\"\n{authority}")),
+        [
+            "FILE:9: kafka.properties.ssl.ca.location: cannot read /nowhere/ca.pem: there is no such \
+          file"
+        ]
+    );
+    let empty = "\"ssl.ca.location\" = \"/dev/null\"\n";
+    assert_eq!(
+        properties(&format!("{empty}\"security.protocol\" = \"SASL_PLAINTEXT\"\n")),
+        ["FILE:8: kafka.properties.ssl.ca.location: has no effect: security.protocol is \
+          sasl_plaintext, not SSL or SASL_SSL"]
+    );
+    assert_eq!(
+        properties(&format!("\"security.protocol\" = \"SSL\"\n{empty}")),
+        ["FILE:9: kafka.properties.ssl.ca.location: librdkafka makes no client of these \
+          properties: ssl.ca.location failed"]
+    );
+    // What the two kinds of clients do with it differs: only a producer repeats.
+    assert_eq!(
+        properties("\"retries\" = 0\n"),
+        ["FILE:8: kafka.properties.retries: librdkafka makes no client of these properties: \
+          `retries` must be set >= 1 when `enable.idempotence` is true"]
+    );
+}
+
+#[test]
+fn an_at_sign_that_stands_as_it_is_in_the_urls_password_is_told_of_and_not_shown() {
+    let file = REQUIRED.replace("pgsluice@", "pgsluice:s3@cret@");
+    assert_eq!(
+        messages(&file, &[]),
+        ["FILE:6: postgres.url: has an @ that does not end user and password: there, and in all \
+          that follows, special characters are percent-encoded, @ as %40, / as %2F, ? as %3F, # as \
+          %23, % as %25"]
+    );
+}
+
+#[test]
+fn each_setting_that_cannot_be_meant_has_its_sentence() {
+    let long = "x".repeat(250);
+    for (file, expected) in [
+        ("schema = 'pg_sluice'", "postgres.schema: names that start with pg_ belong to PostgreSQL"),
+        ("schema = \"a\\tb\"", "postgres.schema: expected a name of at most 63 bytes"),
+        ("[dead_letter]\nreplication_factor = 0", "replication_factor: expected -1 (the broker's"),
+        ("[dead_letter]\ntopic = 'a b'", "dead_letter.topic: expected a topic name, in which"),
+        ("[dead_letter]\nflood = { share = 1.5 }", "flood.share: expected a share from 0.0 to 1.0"),
+        ("[admin]\nlisten = 'localhost:9187'", "admin.listen: expected an address and port"),
+        ("[retry]\ninitial = '0s'", "retry.initial: expected 1ms to 1h"),
+        ("[batch]\nmax_bytes = '1B'", "batch.max_bytes: expected 1KiB to 1024GiB"),
+        ("[[route]]\nskip = false", "route[0].skip: expected true; leave the route out otherwise"),
+        ("[[route]]\n[route.document]\ndelete = true\nstate = 'merge'", "state: has no meaning"),
+        ("[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }", "columns: is missing;"),
+        (
+            "[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }\n\
+             columns = { id = 'key' }",
+            "route[0].upsert.columns: \"id\" is a key column already",
+        ),
+        (
+            "[[route]]\n[route.delete]\ntable = 't'\nkey = { id = 'key' }\nsoft = {}",
+            "route[0].delete.soft: needs at least one column; leave it out to delete the row",
+        ),
+        (
+            "[[route]]\n[route.delete]\ntable = 't'\nkey = { id = [] }",
+            "route[0].delete.key.id: needs at least one field source",
+        ),
+        (
+            &format!("[[route]]\n[route.delete]\ntable = 't'\nkey = {{ {long} = 'key' }}"),
+            "is no column name",
+        ),
+    ] {
+        let found = after_required(&format!("{file}\n"));
+        assert!(found.len() == 1 && found[0].contains(expected), "{file}: {found:#?}");
+    }
+    for (variable, value, expected) in [
+        ("GROUP", long.as_str(), "is longer than 249 bytes"),
+        ("INSTANCE_ID", "", "must not be empty; leave it out for a dynamic member"),
+        ("TOPICS", " , ", "needs at least one topic name"),
+        ("TOPICS", r"^orders-\d+$", r"has \d, which POSIX regular expressions do not know"),
+        ("TOPICS", "^(?:a|b)$", "has (?, which POSIX regular expressions do not know"),
+        ("TOPICS", "^a+?b$", "has +?, which POSIX regular expressions do not know"),
+        ("TOPICS", "a b", "is neither a topic name nor a"),
+        ("START_FROM", "yesterday", "expected earliest | latest | error | a time such as"),
+        ("PROPERTIES__TRANSACTIONAL_ID", "x", "cannot be set: the guarantees rest on it"),
+        ("PROPERTIES__REQUEST_REQUIRED_ACKS", "1", "cannot be set: the guarantees rest on it"),
+    ] {
+        let name = format!("PGSLUICE__KAFKA__{variable}");
+        let found = messages(REQUIRED, &[(&name, value)]);
+        assert!(found.len() == 1 && found[0].contains(expected), "{name}: {found:#?}");
+    }
+}

@@ -14,6 +14,7 @@ mod load;
 #[cfg(test)]
 mod mistakes;
 mod postgres;
+mod properties;
 mod read;
 mod route;
 mod source;
@@ -29,7 +30,7 @@ pub use decode::{
 };
 pub use kafka::{KafkaConfig, StartFrom};
 pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
-pub use load::{DEFAULT_TOML, doubtful_variables, load};
+pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
 pub use read::{ConfigProblem, ConfigProblems};
 pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};

@@ -79,6 +79,13 @@ pub enum UrlError {
          in it are percent-encoded)"
     )]
     Syntax,
+    /// A character that ends a part of the URL stands within one: what follows it was taken for
+    /// the host, say.
+    #[error(
+        "has an @ that does not end user and password: there, and in all that follows, special \
+         characters are percent-encoded, @ as %40, / as %2F, ? as %3F, # as %23, % as %25"
+    )]
+    Unescaped,
     /// A part is missing.
     #[error("names no {0}")]
     Missing(&'static str),
@@ -243,6 +250,8 @@ fn parse_url(url: &SecretString) -> Result<Target, UrlError> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::config::Host;
+
     use super::*;
 
     fn parse(url: &str) -> Result<(), UrlError> {
@@ -269,6 +278,27 @@ mod tests {
         for fine in ["postgres://a@db/d", "postgres://a@db/d?sslmode=verify-ca"] {
             assert_eq!(exposed(fine), None, "{fine}");
         }
+    }
+
+    #[test]
+    fn special_characters_of_a_password_are_read_as_they_stand_or_told_of() {
+        let password = |url: &str| {
+            let target = parse_url(&SecretString::from(url)).expect(url);
+            assert_eq!(target.driver.get_hosts(), [Host::Tcp("db".to_owned())], "{url}");
+            String::from_utf8(target.driver.get_password().expect(url).to_vec()).expect("text")
+        };
+        for plain in ["p/w", "p?w", "p#w", "p:w", "p?a=b&sslmode=x", "100%"] {
+            assert_eq!(password(&format!("postgres://app:{plain}@db/app")), plain);
+        }
+        assert_eq!(password("postgres://app:p%40w%25@db/app?sslmode=require"), "p@w%");
+        for second in ["s3@cret", "s3/@cret", "s3@c/ret", "s3@c:ret", "s3@c=ret", "s3@c?ret", "@"] {
+            let refused = parse(&format!("postgres://app:{second}@db:5432/app"));
+            assert_eq!(refused, Err(UrlError::Unescaped), "{second}");
+        }
+        // In a parameter's value it is fine, unless it is the first.
+        assert!(parse("postgres://app@db/app?application_name=a@b").is_ok());
+        assert!(parse("postgres://app:p?w@db/app?application_name=a@b").is_ok());
+        assert_eq!(parse("postgres://db/app?user=a@b"), Err(UrlError::Unescaped));
     }
 
     #[test]

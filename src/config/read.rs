@@ -145,6 +145,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether a problem of this table or a key of it was noted.
+    pub(super) fn has_problems(&self) -> bool {
+        self.collector.problems.borrow().iter().any(|problem| problem.key.starts_with(&self.path))
+    }
+
     /// Notes a problem with this table as a whole.
     pub(super) fn problem_here(&self, message: impl Into<String>) {
         self.collector.note(self.path.clone(), self.value, message.into());
@@ -171,16 +176,12 @@ impl<'a> Section<'a> {
         if self.is_no_table() {
             return;
         }
-        let path = self.path_of(key);
-        let variable = path.to_uppercase().replace('.', "__");
         // Routes are lists of tables, which variables cannot express.
         if self.path.starts_with("route[") {
             self.problem(key, "is missing");
         } else {
-            self.problem(
-                key,
-                format!("is missing; set it in the file or as {ENV_PREFIX}{variable}"),
-            );
+            let variable = variable(&self.path_of(key));
+            self.problem(key, format!("is missing; set it in the file or as {variable}"));
         }
     }
 
@@ -190,12 +191,11 @@ impl<'a> Section<'a> {
             return;
         }
         let path = self.path_of(key);
-        let variable = path.to_uppercase().replace('.', "__");
         self.problem(
             key,
             format!(
-                "is missing; set it in the file or as {ENV_PREFIX}{variable}, or name a file that \
-                 holds it: {path}_file"
+                "is missing; set it in the file or as {}, or name a file that holds it: {path}_file",
+                variable(&path)
             ),
         );
     }
@@ -311,8 +311,8 @@ impl<'a> Section<'a> {
     pub(super) fn size(&mut self, key: &'static str, bounds: RangeInclusive<Bytes>) -> Bytes {
         let from = *bounds.start();
         self.parsed(key, Bytes::parse, from, |size| {
-            let (from, to) = bounds.into_inner();
-            if (from..=to).contains(size) { None } else { Some(format!("expected {from} to {to}")) }
+            let told = || format!("expected {} to {}", bounds.start(), bounds.end());
+            (!bounds.contains(size)).then(told)
         })
     }
 
@@ -322,13 +322,11 @@ impl<'a> Section<'a> {
         key: &'static str,
         bounds: RangeInclusive<Duration>,
     ) -> Duration {
-        let from = *bounds.start();
-        self.parsed(key, parse_duration, from, |duration| {
+        self.parsed(key, parse_duration, *bounds.start(), |duration| {
             if bounds.contains(duration) {
                 return None;
             }
-            let (from, to) = bounds.clone().into_inner();
-            let (from, to) = (humantime::format_duration(from), humantime::format_duration(to));
+            let [from, to] = [*bounds.start(), *bounds.end()].map(humantime::format_duration);
             Some(format!("expected {from} to {to}"))
         })
     }
@@ -446,16 +444,20 @@ impl<'a> Section<'a> {
 
     /// The variable that was meant by one whose key is not known here.
     fn variable_meant(&self, key: &str) -> Option<String> {
-        let name = |path: &str| format!("{ENV_PREFIX}{}", path.to_uppercase().replace('.', "__"));
         // One underscore where two belong: the section became a part of the key.
         let section = self.asked.iter().find_map(|known| Some((known, key.strip_prefix(known)?)));
         if let Some((section, rest)) = section
             && let Some(rest) = rest.strip_prefix('_')
         {
-            return Some(name(&self.path_of(&format!("{section}.{rest}"))));
+            return Some(variable(&self.path_of(&format!("{section}.{rest}"))));
         }
-        nearest(key, &self.asked).map(|near| name(&self.path_of(near)))
+        nearest(key, &self.asked).map(|near| variable(&self.path_of(near)))
     }
+}
+
+/// The variable that stands for a key, given by its full name.
+fn variable(path: &str) -> String {
+    format!("{ENV_PREFIX}{}", path.to_uppercase().replace('.', "__"))
 }
 
 /// A text or a list of texts; `None` for anything else. Variables separate by commas.

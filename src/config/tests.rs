@@ -127,6 +127,17 @@ fn an_unknown_variable_is_an_error_and_a_foreign_one_is_not() {
 }
 
 #[test]
+fn a_variable_of_ours_that_is_not_text_is_a_problem_and_another_ones_is_not() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = |name: &str| (name.into(), std::ffi::OsString::from_vec(vec![0xff]));
+    let fine = ("PGSLUICE__KAFKA__GROUP".into(), "g".into());
+    let read = variables([odd("HOME"), fine].into_iter()).expect("only HOME is odd");
+    assert_eq!(read, [("PGSLUICE__KAFKA__GROUP".to_owned(), "g".to_owned())]);
+    let refused = variables([odd("PGSLUICE__KAFKA__GROUP")].into_iter()).expect_err("not text");
+    assert_eq!(refused.to_string(), "PGSLUICE__KAFKA__GROUP: is not UTF-8 text");
+}
+
+#[test]
 fn properties_the_guarantees_rest_on_are_refused_with_the_reason() {
     let file = "[kafka.properties]\n'enable.auto.commit' = true\n'client.id' = 'x'\n\
                 'isolation.level' = 'read_uncommitted'\n";
@@ -143,6 +154,8 @@ fn properties_come_from_variables_and_secrets_from_files() {
     let path = secret.path().to_str().expect("utf-8").to_owned();
     let config = with_env(&[
         ("PGSLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_SSL"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_MECHANISM", "PLAIN"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_USERNAME", "me"),
         ("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD_FILE", &path),
     ])
     .expect("valid");
@@ -186,7 +199,12 @@ fn decisions_are_moved_for_codes_of_the_users_own_only() {
 
 #[test]
 fn debug_output_shows_no_secret() {
-    let config = with_env(&[("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", "s3cret")]);
+    let config = with_env(&[
+        ("PGSLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_MECHANISM", "PLAIN"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_USERNAME", "me"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", "s3cret"),
+    ]);
     assert!(!format!("{:?}", config.expect("valid")).contains("s3cret"));
 }
 
@@ -341,6 +359,7 @@ fn sources_and_dead_letters_that_get_in_each_others_way_are_refused() {
 
 #[test]
 fn topics_that_cannot_be_subscribed_to_are_refused() {
+    with_env(&[("PGSLUICE__KAFKA__TOPICS", r"^(a|b)\.[0-9]+(-x)?$")]).expect("POSIX");
     let problems = with_env(&[("PGSLUICE__KAFKA__TOPICS", "a,b,a,^x(")]).expect_err("two").0;
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].message.contains("twice"));
@@ -370,7 +389,11 @@ fn every_example_is_a_valid_configuration() {
         let path = entry.expect("entry").path();
         // The defaults are no example: what is required has no default.
         if path.file_name().is_some_and(|name| name != "default.toml") {
-            load(Some(&path), env(&[])).unwrap_or_else(|problems| panic!("{problems}"));
+            // Secrets stand in no example.
+            let secret = [("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", "s3cret")];
+            let text = std::fs::read_to_string(&path).expect("an example");
+            let secret = if text.contains("\"sasl.username\"") { &secret[..] } else { &[] };
+            load(Some(&path), env(secret)).unwrap_or_else(|problems| panic!("{problems}"));
             checked += 1;
         }
     }

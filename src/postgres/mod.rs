@@ -14,5 +14,6 @@ mod tls;
 pub use connect::SessionEnd;
 pub use lane::Lane;
 pub use probe::Probe;
+pub(crate) use session::OLDEST_SERVER;
 pub use session::{Connections, OpenError, Session};
 pub use sqlstate::{FaultPolicy, Override};

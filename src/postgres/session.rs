@@ -27,7 +27,7 @@ use super::lock::SessionLock;
 use super::tls::Refused;
 
 /// The oldest server that has every setting a session needs.
-const OLDEST_SERVER: i32 = 140_000;
+pub(crate) const OLDEST_SERVER: i32 = 140_000;
 
 /// `read_only_sql_transaction`: what a write on this server would be answered with.
 const READ_ONLY: SqlState = SqlState(*b"25006");

@@ -299,6 +299,7 @@ fn a_kafka_password_that_is_of_no_use_is_not_told_again() {
 fn a_configuration_that_is_refused_is_explained_without_its_secrets() {
     for url in [
         format!("postgres://canary:{PASSWORD}@127.0.0.1:port/db"),
+        format!("postgres://canary:a@{PASSWORD}@127.0.0.1/db"),
         format!("postgres://canary:{PASSWORD}@127.0.0.1/db?no_such_setting=1"),
         format!("host=127.0.0.1 password={PASSWORD} no_such_setting=1"),
         format!("mysql://canary:{PASSWORD}@127.0.0.1/db"),

@@ -1,14 +1,18 @@
 //! `pgsluice check --connect`: what it finds in front of real brokers and a real server, and that
 //! it changes neither.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, renamed};
+use crate::secured::{self, PASSWORD};
 use crate::support::certificates::Authority;
 use crate::support::daemon::pgsluice;
 use crate::support::kafka;
 use crate::support::postgres::{Postgres, first_here_then_there};
 use crate::support::process::free_port;
+use crate::topics::all_but;
 
 /// Exit code and findings of `check --connect`.
 fn connect(config: &str, variables: &[(&str, &str)]) -> (Option<i32>, Vec<Value>) {
@@ -162,6 +166,12 @@ fn a_wrong_database_name_is_a_mistake_and_not_an_outage() {
 fn settings_of_server_and_role_that_matter_are_found_beneath_our_own() {
     let case = Case::new("check_settings", 1);
     let config = case.config("");
+    let name = &case.database.name;
+    case.database.execute(&format!("alter database {name} set synchronous_commit = remote_apply"));
+    let (code, findings) = connect(&config, &[]);
+    assert_eq!(code, Some(0));
+    assert_finding(&findings, "warn", "synchronous_commit", "remote_apply, but");
+
     case.database.execute(&format!(
         "alter database {} set synchronous_commit = off; \
          alter database {0} set default_transaction_read_only = on",
@@ -227,27 +237,110 @@ fn a_group_that_another_application_uses_is_found() {
 fn credentials_and_an_authority_that_the_brokers_refuse_are_mistakes_and_no_outage() {
     let case = Case::new("check_sasl", 1);
     let (address, authority) = kafka::secured();
-    let check = |password: &str, authority: &str| {
-        let properties = [
-            ("PGSLUICE__KAFKA__BROKERS", address.as_str()),
-            ("PGSLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_SSL"),
-            ("PGSLUICE__KAFKA__PROPERTIES__SASL_MECHANISM", "SCRAM-SHA-512"),
-            ("PGSLUICE__KAFKA__PROPERTIES__SASL_USERNAME", "pgsluice"),
-            ("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", password),
-            ("PGSLUICE__KAFKA__PROPERTIES__SSL_CA_LOCATION", authority),
-        ];
-        connect(&case.config(""), &properties)
+    let check = |password: &str, authority: &Path| {
+        connect(&case.config(""), &secured::variables(&address, password, authority))
     };
-    let known = authority.to_str().expect("utf-8");
-    let other = Authority::new().certificate();
 
-    assert_eq!(check("test-password", known).0, Some(0));
-    let (code, findings) = check("wrong", known);
+    assert_eq!(check(PASSWORD, &authority).0, Some(0));
+    let (code, findings) = check("wrong", &authority);
     assert_eq!(code, Some(2));
     assert_finding(&findings, "fail", "kafka.brokers", "the credentials were refused");
-    let (code, findings) = check("test-password", other.to_str().expect("utf-8"));
+    let (code, findings) = check(PASSWORD, &Authority::new().certificate());
     assert_eq!(code, Some(2));
     assert_finding(&findings, "fail", "kafka.brokers", "no TLS connection");
+}
+
+#[test]
+fn what_the_brokers_do_not_allow_the_user_is_found_topic_by_topic_and_for_the_group() {
+    let case = Case::new("check_acl", 1);
+    let unread = kafka::topic("check_unread", 1);
+    let (address, authority) = kafka::secured();
+    // The refused one first: what is said of it must not reach the next.
+    let topics = format!("{unread},{}", case.topic);
+    let mut variables = secured::variables(&address, PASSWORD, &authority).to_vec();
+    variables.push(("PGSLUICE__KAFKA__TOPICS", topics.as_str()));
+    all_but("DescribeConfigs", &case.topic);
+    all_but("Read", &unread);
+
+    let (code, findings) = connect(&case.config(""), &variables);
+
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "warn", &case.topic, "its settings could not be read");
+    let refused = "cannot be read: TopicAuthorizationFailed";
+    assert_finding(&findings, "fail", &unread, refused);
+    assert_finding(&findings, "ok", "group", "does not exist yet");
+    let failed = findings.iter().filter(|finding| finding["level"] == "fail").count();
+    assert_eq!(failed, 1, "{findings:#?}");
+
+    // Brokers do not show a group that the user may not see: it must not pass for a new one.
+    let theirs = ["--group", &case.group, "--add", "--allow-principal", "User:other"];
+    kafka::acls_tool(&[&theirs[..], &["--operation", "All"]].concat());
+    let (code, findings) = connect(&case.config(""), &variables);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", &case.group, "GroupAuthorizationFailed");
+}
+
+#[test]
+fn a_pattern_tells_how_many_topics_it_reads_without_our_own_dead_letters() {
+    let case = Case::new("check_pattern", 1);
+    kafka::create_topic(&format!("{}-dlq", case.topic), 1);
+    let check = |pattern: &str| connect(&case.config(""), &[("PGSLUICE__KAFKA__TOPICS", pattern)]);
+
+    let pattern = format!("^{}", case.topic);
+    let (code, findings) = check(&pattern);
+    assert_eq!(code, Some(0));
+    assert_finding(&findings, "ok", &format!("topics {pattern}"), "matches 1");
+    assert_finding(&findings, "ok", &format!("topic {}", case.topic), "1 partition");
+
+    let (code, findings) = check("^no_such_topic");
+    assert_eq!(code, Some(0));
+    assert_finding(&findings, "warn", "topics ^no_such_topic", "matches no topic now");
+}
+
+#[test]
+fn tables_that_are_missing_or_newer_are_told_of_where_a_run_would_not_make_them() {
+    let case = Case::unmigrated("check_tables", 1);
+    let config = case.config("");
+    let (code, findings) = connect(&config, &[("PGSLUICE__POSTGRES__MIGRATE", "verify")]);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "schema pgsluice", "no tables yet");
+
+    let case = Case::new("check_newer", 1);
+    case.database.execute("update pgsluice.schema_t set version = 99, min_binary = 99");
+    let (code, findings) = connect(&case.config(""), &[]);
+    assert_eq!(code, Some(2));
+    assert_finding(&findings, "fail", "schema pgsluice", "needs a pgsluice that knows at least");
+}
+
+#[test]
+fn a_brokers_name_that_does_not_resolve_is_told_of() {
+    let case = Case::new("check_name", 1);
+    let brokers = [("PGSLUICE__KAFKA__BROKERS", "no-such-host.invalid:9092")];
+
+    let (code, findings) = connect(&case.config(""), &brokers);
+
+    assert_eq!(code, Some(3));
+    assert_finding(&findings, "unavailable", "kafka.brokers", "host name not found");
+}
+
+#[test]
+fn other_roles_connections_count_where_the_databases_room_is_asked_for() {
+    let case = Case::new("check_room", 1);
+    let role = format!("room_{}", case.database.name);
+    case.database.execute(&format!(
+        "create role {role} login; alter database {} connection limit 13",
+        case.database.name
+    ));
+    let config = case.config("");
+    let room = || {
+        let (_, findings) =
+            connect(&config, &[("PGSLUICE__POSTGRES__URL", &case.database.url_as(&role))]);
+        findings.into_iter().find(|finding| finding["subject"] == "postgres connections")
+    };
+
+    assert_eq!(room(), None);
+    let _others: Vec<_> = (0..6).map(|_| case.database.connect()).collect();
+    assert_eq!(room().expect("a warning")["level"], "warn");
 }
 
 #[test]

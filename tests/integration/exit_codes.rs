@@ -1,13 +1,24 @@
 //! How the process ends, and the exit code that says so.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::case::{Case, ENVELOPE, SETTLING, renamed};
 use crate::support::daemon::Daemon;
-use crate::support::process::free_port;
+use crate::support::process::{dies_with_us, free_port};
 
 fn says(daemon: &Daemon, event: &str) -> bool {
     daemon.log().iter().any(|line| line.contains(&format!("\"event\":\"{event}\"")))
+}
+
+#[test]
+fn a_reader_of_the_output_that_has_seen_enough_is_no_failure() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = dies_with_us("KILL", env!("CARGO_BIN_EXE_pgsluice"));
+    command.args(["check", "--defaults"]).stdout(writer).stderr(Stdio::piped());
+    let ended = command.output().expect("run pgsluice");
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[test]

@@ -10,18 +10,26 @@ use crate::support::kafka::{self, Outgoing};
 pub(crate) const PASSWORD: &str = "test-password";
 const WRONG_PASSWORD: &str = "canary-password";
 
-/// A daemon that knows the broker's secured listener only.
-pub(crate) fn daemon(case: &Case, password: &str, authority: &Path) -> Daemon {
-    let (address, _) = kafka::secured();
-    let variables = [
-        ("PGSLUICE__KAFKA__BROKERS", address.as_str()),
+/// Variables for the broker's listener at that address, the secured one.
+pub(crate) fn variables<'a>(
+    address: &'a str,
+    password: &'a str,
+    authority: &'a Path,
+) -> [(&'static str, &'a str); 6] {
+    [
+        ("PGSLUICE__KAFKA__BROKERS", address),
         ("PGSLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_SSL"),
         ("PGSLUICE__KAFKA__PROPERTIES__SASL_MECHANISM", "SCRAM-SHA-512"),
         ("PGSLUICE__KAFKA__PROPERTIES__SASL_USERNAME", "pgsluice"),
         ("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", password),
         ("PGSLUICE__KAFKA__PROPERTIES__SSL_CA_LOCATION", authority.to_str().expect("utf-8")),
-    ];
-    case.daemon_with(ENVELOPE, &variables)
+    ]
+}
+
+/// A daemon that knows the broker's secured listener only.
+pub(crate) fn daemon(case: &Case, password: &str, authority: &Path) -> Daemon {
+    let (address, _) = kafka::secured();
+    case.daemon_with(ENVELOPE, &variables(&address, password, authority))
 }
 
 #[test]

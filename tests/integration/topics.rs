@@ -70,7 +70,7 @@ fn a_topic_that_is_deleted_under_way_is_named() {
 }
 
 /// ACLs of the daemon's user on a topic: everything, but for `operation`.
-fn all_but(operation: &str, topic: &str) {
+pub(crate) fn all_but(operation: &str, topic: &str) {
     let user = ["--topic", topic, "--add"];
     let allow = ["--allow-principal", "User:pgsluice", "--operation", "All"];
     kafka::acls_tool(&[&user[..], &allow[..]].concat());
