@@ -293,3 +293,16 @@ pub(crate) fn skips(stream: i32, events: Vec<Event>) -> Group {
     skips.kind = GroupKind::Skip;
     skips
 }
+
+/// Text that compression makes no shorter.
+pub(crate) fn incompressible(length: usize) -> String {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(digits[(state % 64) as usize])
+    };
+    (0..length).map(|_| next()).collect()
+}

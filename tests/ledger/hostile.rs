@@ -3,6 +3,7 @@
 
 use pgsluice::verdict::Verdict;
 
+use crate::fixture::incompressible;
 use crate::routed::{Ending, Routed};
 
 const APPLIED: Ending = Ending::Decided(Verdict::Applied);
@@ -314,6 +315,29 @@ fn a_policy_that_hides_the_row_is_a_missing_privilege_and_no_dead_letter() {
     let decision = fixture.context.faults.decide(&fault);
     assert_eq!(decision, Decision::Halt(Reason::PermissionDenied), "{fault}");
     assert_eq!(fixture.line("select name from t"), "first");
+}
+
+#[test]
+fn what_an_index_or_a_domain_does_not_take_is_the_records_own_poison() {
+    let routed = Routed::new(
+        "limits",
+        "create domain positive as integer check (value > 0) not null; \
+         create table t (id text primary key, n positive)",
+        "[[route]]\n[route.upsert]\ntable = \"public.t\"\nkey = { id = \"payload:/id\" }\n\
+         columns = { n = \"payload:/n\" }\n",
+    );
+    let long = incompressible(3_000);
+    for value in [
+        format!(r#"{{"id":"{long}","n":1}}"#),
+        r#"{"id":"a","n":0}"#.to_owned(),
+        r#"{"id":"a","n":null}"#.to_owned(),
+    ] {
+        assert_eq!(routed.give("a", &value), Ending::Refused, "{}", &value[..20]);
+    }
+    assert_eq!(routed.give("a", r#"{"id":"","n":1}"#), APPLIED, "an empty key is a key");
+    assert_eq!(routed.give("b", r#"{"n":1}"#), Ending::Poison("column_key_missing"));
+    assert_eq!(routed.give("b", r#"{"id":null,"n":1}"#), Ending::Poison("column_key_missing"));
+    assert_eq!(routed.give("b", r#"{"id":{},"n":1}"#), Ending::Poison("column_value"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use pgsluice::verdict::Verdict;
 
 use crate::fixture::{
     DOCUMENT, Fixture, Lane, document, done, failed_before, failed_code, failed_with, group,
-    group_of, poison, upsert,
+    group_of, incompressible, poison, upsert,
 };
 
 /// A table whose column `parent` has a deferred foreign key, and `amount` a check.
@@ -188,19 +188,6 @@ fn an_aggregate_id_that_no_index_takes_is_a_letter_all_the_same() {
         assert_eq!(fixture.slow(group(1, vec![event])), done(&[Verdict::DeadLettered]));
     }
     assert_eq!(fixture.letters(1), ["5|poison|field_invalid", "6|poison|field_invalid"]);
-}
-
-/// Text that compression makes no shorter.
-fn incompressible(length: usize) -> String {
-    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(digits[(state % 64) as usize])
-    };
-    (0..length).map(|_| next()).collect()
 }
 
 #[test]

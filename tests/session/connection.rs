@@ -56,15 +56,23 @@ fn settings_of_role_and_database_do_not_reach_a_session() {
              lock_timeout={lock} synchronous_commit={synchronous}"
         )
     };
-    place.runtime.block_on(async {
-        let lane = session.lane().client().query_one(shown, &[]).await.unwrap();
-        assert_eq!(lane.get::<_, String>(0), expected("off", 100));
-        let slow = session.slow().await.unwrap().query_one(shown, &[]).await.unwrap();
-        assert_eq!(slow.get::<_, String>(0), expected("on", 2000));
-        let lead = format!("select $1::oid is not null and $2::oid is not null, ({shown})");
-        let lead = session.durable(&lead, &[], &[]).await.unwrap();
-        assert_eq!(lead[0].get::<_, String>(1), expected("on", 2000));
-    });
+    place.runtime.block_on(assert_settings(&session, shown, expected));
+}
+
+/// What each kind of connection shows of its settings: `expected` of `synchronous_commit` and
+/// `lock_timeout`.
+async fn assert_settings(
+    session: &Session,
+    shown: &str,
+    expected: impl Fn(&'static str, i32) -> String,
+) {
+    let lane = session.lane().client().query_one(shown, &[]).await.unwrap();
+    assert_eq!(lane.get::<_, String>(0), expected("off", 100));
+    let slow = session.slow().await.unwrap().query_one(shown, &[]).await.unwrap();
+    assert_eq!(slow.get::<_, String>(0), expected("on", 2000));
+    let lead = format!("select $1::oid is not null and $2::oid is not null, ({shown})");
+    let lead = session.durable(&lead, &[], &[]).await.unwrap();
+    assert_eq!(lead[0].get::<_, String>(1), expected("on", 2000));
 }
 
 /// Each of these has been seen in the wild, put there for people and meant well.
@@ -119,15 +127,7 @@ fn a_role_with_hostile_settings_migrates_and_opens_sessions_whose_settings_are_o
              synchronous_commit={synchronous}"
         )
     };
-    runtime.block_on(async {
-        let lane = session.lane().client().query_one(shown, &[]).await.unwrap();
-        assert_eq!(lane.get::<_, String>(0), expected("off", 100));
-        let slow = session.slow().await.unwrap().query_one(shown, &[]).await.unwrap();
-        assert_eq!(slow.get::<_, String>(0), expected("on", 2000));
-        let lead = format!("select $1::oid is not null and $2::oid is not null, ({shown})");
-        let lead = session.durable(&lead, &[], &[]).await.unwrap();
-        assert_eq!(lead[0].get::<_, String>(1), expected("on", 2000));
-    });
+    runtime.block_on(assert_settings(&session, shown, expected));
 }
 
 #[test]
