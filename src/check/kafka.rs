@@ -165,11 +165,11 @@ fn group(config: &Config, client: &BaseConsumer<Noting>, metadata: &Metadata, re
 
 /// The names of the topics that a subscription would read now.
 fn chosen(config: &Config, metadata: &Metadata, report: &mut Report) -> Vec<String> {
-    let letters = config.dead_letter.topic_pattern().and_then(|pattern| Regex::new(&pattern).ok());
+    let ignored = settings::ignored(&config.kafka, config.dead_letter.topic_pattern().as_deref());
     let mut chosen: Vec<String> = Vec::new();
     for wanted in &config.kafka.topics {
         let found = if wanted.starts_with('^') {
-            let found = matching(wanted, letters.as_ref(), metadata);
+            let found = matching(wanted, &ignored, metadata);
             let subject = format!("topics {wanted}");
             if found.is_empty() {
                 report.warn(
@@ -200,11 +200,21 @@ fn chosen(config: &Config, metadata: &Metadata, report: &mut Report) -> Vec<Stri
     chosen
 }
 
-fn matching(pattern: &str, letters: Option<&Regex>, metadata: &Metadata) -> Vec<String> {
-    let Ok(pattern) = Regex::new(pattern) else { return Vec::new() };
-    let own = |name: &str| letters.is_some_and(|letters| letters.is_match(name));
+/// The topics that a pattern matches, but for those of a list of names and patterns.
+fn matching(pattern: &str, ignored: &str, metadata: &Metadata) -> Vec<String> {
+    let Some(pattern) = compiled(pattern) else { return Vec::new() };
+    let ignored: Vec<Regex> = ignored.split(',').filter_map(compiled).collect();
+    let wanted = |name: &&str| {
+        pattern.is_match(name) && !ignored.iter().any(|ignored| ignored.is_match(name))
+    };
     let names = metadata.topics().iter().filter(|topic| exists(topic)).map(MetadataTopic::name);
-    names.filter(|name| pattern.is_match(name) && !own(name)).map(str::to_owned).collect()
+    names.filter(wanted).map(str::to_owned).collect()
+}
+
+/// A `^pattern`, or a name, as an expression.
+fn compiled(text: &str) -> Option<Regex> {
+    let name = || format!("^{}$", regex::escape(text));
+    if text.starts_with('^') { Regex::new(text).ok() } else { Regex::new(&name()).ok() }
 }
 
 /// Whether a topic of the answer is there; one that was asked for and is not comes back too.

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::check::{self, From, Report, Sample, Wanted};
 use crate::config::{
-    self, Config, ConfigProblems, DEFAULT_TOML, RouteAction, RouteConfig, VersionSource,
+    self, Config, ConfigProblems, DEFAULT_TOML, FieldSource, FieldSources, RouteAction,
+    RouteConfig, VersionSource,
 };
 use crate::supervisor::ExitReason;
 
@@ -175,6 +176,7 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
                  and the first match wins; put the narrower one first"
             ));
         }
+        notes.extend(never_given(config, position, route));
         for topic in route.topic.iter().filter(|topic| !reads(config, topic)) {
             notes.push(format!(
                 "route[{position}] waits for topic {topic}, which kafka.topics does not read"
@@ -190,6 +192,42 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Types that a route waits for and no record can have, whatever it holds.
+fn never_given(config: &Config, position: usize, route: &RouteConfig) -> Vec<String> {
+    let fields = [
+        ("aggregate_type", &route.aggregate_type, &config.decode.aggregate_type),
+        ("event_type", &route.event_type, &config.decode.event_type),
+    ];
+    let told = |(field, waited, sources): (_, &Vec<String>, _)| {
+        let given = possible(config, sources)?;
+        let never = !waited.is_empty() && !waited.iter().any(|text| given.contains(text));
+        never.then(|| {
+            format!(
+                "route[{position}] waits for an {field} that no record has: without \
+                 decode.fields.{field}, or another decode.format, it is {}",
+                given.join(" or ")
+            )
+        })
+    };
+    fields.into_iter().filter_map(told).collect()
+}
+
+/// Every text that a field can be; `None` where the records decide.
+fn possible(config: &Config, sources: &FieldSources) -> Option<Vec<String>> {
+    let topics = &config.kafka.topics;
+    let mut texts = Vec::new();
+    for source in &sources.0 {
+        match source {
+            FieldSource::Const(text) => texts.push(text.clone()),
+            FieldSource::Topic if !topics.iter().any(|topic| topic.starts_with('^')) => {
+                texts.extend_from_slice(topics);
+            }
+            _ => return None,
+        }
+    }
+    Some(texts)
 }
 
 /// Whether `kafka.topics` names the topic.
@@ -254,6 +292,26 @@ mod tests {
         );
         config.kafka.topics = vec!["^t+$".to_owned()];
         assert!(notes(&config, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_type_that_no_record_can_have_is_noted() {
+        let told = |more: &str, wanted: &str| {
+            let notes = notes(&config(&format!("{more}[[route]]\n{wanted}\nskip = true\n")), &[]);
+            notes.into_iter().find(|note| note.contains("that no record has"))
+        };
+        // Somebody forgot decode.format.
+        let note = told("", "aggregate_type = ['Customer', 'Order']").unwrap_or_default();
+        assert!(note.starts_with("route[0] waits for an aggregate_type"), "{note}");
+        assert!(note.ends_with("it is t"), "{note}");
+        let note = told("", "event_type = 'CustomerMoved'").unwrap_or_default();
+        assert!(note.ends_with("it is record"), "{note}");
+        for fine in ["", "aggregate_type = ['t', 'x']", "event_type = 'record'"] {
+            assert_eq!(told("", fine), None, "{fine}");
+        }
+        let fields = "[decode.fields]\nevent_type = ['value:/kind', 'const:x']\n";
+        assert_eq!(told(fields, "event_type = 'CustomerMoved'"), None);
+        assert_eq!(told("[decode]\nformat = 'envelope'\n", "aggregate_type = 'Customer'"), None);
     }
 
     #[test]

@@ -252,6 +252,19 @@ fn an_at_sign_that_stands_as_it_is_in_the_urls_password_is_told_of_and_not_shown
 }
 
 #[test]
+fn two_passwords_are_one_too_many() {
+    let mut secret = tempfile::NamedTempFile::new().expect("temporary file");
+    secret.write_all(b"s3cret").expect("temporary file");
+    let file = REQUIRED.replace("pgsluice@", "pgsluice:other@");
+    let path = secret.path().to_str().expect("utf-8");
+    assert_eq!(
+        messages(&file, &[("PGSLUICE__POSTGRES__PASSWORD_FILE", path)]),
+        ["FILE:6: postgres.url: holds a password, and postgres.password_file names one: give \
+          either of them"]
+    );
+}
+
+#[test]
 fn each_setting_that_cannot_be_meant_has_its_sentence() {
     let long = "x".repeat(250);
     for (file, expected) in [
@@ -262,6 +275,14 @@ fn each_setting_that_cannot_be_meant_has_its_sentence() {
         ("[dead_letter]\nflood = { share = 1.5 }", "flood.share: expected a share from 0.0 to 1.0"),
         ("[admin]\nlisten = 'localhost:9187'", "admin.listen: expected an address and port"),
         ("[retry]\ninitial = '0s'", "retry.initial: expected 1ms to 1h"),
+        (
+            "[notification]\nwrite = 'none'\nevent_json = 'all'",
+            "FILE:9: notification.event_json: has no effect: notification.write is \"none\"",
+        ),
+        (
+            "[[route]]\ntopic = '^orders-.*'\nskip = true",
+            "FILE:8: route[0].topic: \"^orders-.*\" is no topic name; a \"^pattern\" stands in",
+        ),
         ("[batch]\nmax_bytes = '1B'", "batch.max_bytes: expected 1KiB to 1024GiB"),
         ("[[route]]\nskip = false", "route[0].skip: expected true; leave the route out otherwise"),
         ("[[route]]\n[route.document]\ndelete = true\nstate = 'merge'", "state: has no meaning"),

@@ -86,6 +86,9 @@ pub enum UrlError {
          characters are percent-encoded, @ as %40, / as %2F, ? as %3F, # as %23, % as %25"
     )]
     Unescaped,
+    /// A password in the URL and one by file.
+    #[error("holds a password, and postgres.password_file names one: give either of them")]
+    TwoPasswords,
     /// A part is missing.
     #[error("names no {0}")]
     Missing(&'static str),
@@ -155,6 +158,9 @@ impl PostgresConfig {
         };
         let mut target = parse_url(url)?;
         if let Some(path) = &self.password_file {
+            if target.driver.get_password().is_some() {
+                return Err(UrlError::TwoPasswords);
+            }
             target.driver.password(read_secret_line(path).map_err(UrlError::File)?);
         }
         target.driver.connect_timeout(self.connect_timeout);

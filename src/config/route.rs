@@ -3,6 +3,7 @@
 use config::{Value, ValueKind};
 
 use super::decode::{FieldSources, Format};
+use super::kafka::is_topic_name;
 use super::postgres::is_identifier;
 use super::read::Section;
 
@@ -154,6 +155,12 @@ impl RouteConfig {
             if list.is_empty() && section.entries().iter().any(|(name, _)| *name == key) {
                 section.problem(key, "matches nothing; leave it out to match everything");
             }
+        }
+        if let Some(topic) = route.topic.iter().find(|topic| !is_topic_name(topic)) {
+            section.problem(
+                "topic",
+                format!("{topic:?} is no topic name; a \"^pattern\" stands in kafka.topics only"),
+            );
         }
         section.finish();
         route

@@ -176,6 +176,10 @@ impl NotificationConfig {
             write: section.choice("write", &write, &[]),
             event_json: section.choice("event_json", &event_json, &[]),
         };
+        if config.write == NotificationWrite::None && config.event_json != EventJson::None {
+            let message = "has no effect: notification.write is \"none\"";
+            section.contradiction("event_json", &["notification.write"], message);
+        }
         section.finish();
         config
     }

@@ -224,7 +224,11 @@ fn the_password_file_is_read_again_on_each_connect() {
     let mut secret = tempfile::NamedTempFile::new().expect("temporary file");
     secret.write_all(b"first\n").expect("temporary file");
     let path = secret.path().to_str().expect("utf-8").to_owned();
-    let config = with_env(&[("PGSLUICE__POSTGRES__PASSWORD_FILE", &path)]).expect("valid");
+    let variables = [
+        ("PGSLUICE__POSTGRES__URL", "postgres://app@localhost/app"),
+        ("PGSLUICE__POSTGRES__PASSWORD_FILE", path.as_str()),
+    ];
+    let config = with_env(&variables).expect("valid");
     let password = || {
         let connect = config.postgres.connect_config().expect("valid");
         String::from_utf8(connect.driver.get_password().expect("password").to_vec()).expect("utf-8")

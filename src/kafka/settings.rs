@@ -10,14 +10,28 @@ use rdkafka::ClientConfig;
 
 use crate::config::KafkaConfig;
 
+/// The property that hides topics.
+const IGNORED: &str = "topic.blacklist";
+
 /// Largest message the producer hands to a broker: librdkafka's own upper bound is 1 GB, and a
 /// record that could be consumed must not fail locally because of the headers added to it. The
 /// broker's limit is the one that counts.
 const PRODUCER_MAX_MESSAGE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Settings of the consumer thread's client. `ignored` is a pattern of topics that a `^pattern`
-/// subscription must not match: our own dead letters.
-pub fn consumer(config: &KafkaConfig, ignored: Option<&str>) -> ClientConfig {
+/// Topics that Kafka keeps for itself: nobody means them by `^.*`.
+const INTERNAL: &str =
+    "^__(consumer_offsets|transaction_state|share_group_state|cluster_metadata)$";
+
+/// What a `^pattern` of topics must not match, as librdkafka has it, separated by commas: what the
+/// user does not want, `letters` (a pattern of our own dead letters), and Kafka's own topics.
+pub fn ignored(config: &KafkaConfig, letters: Option<&str>) -> String {
+    let user = config.properties.get(IGNORED).map(String::as_str);
+    [user, letters, Some(INTERNAL)].into_iter().flatten().collect::<Vec<_>>().join(",")
+}
+
+/// Settings of the consumer thread's client. `letters` is a pattern of our own dead letters, which a
+/// `^pattern` subscription must not match.
+pub fn consumer(config: &KafkaConfig, letters: Option<&str>) -> ClientConfig {
     let mut client = ClientConfig::new();
     client
         // Prefetched records live outside `limits.in_flight_bytes`: keep them few. With
@@ -38,11 +52,9 @@ pub fn consumer(config: &KafkaConfig, ignored: Option<&str>) -> ClientConfig {
     if let Some(instance) = &config.instance_id {
         client.set("group.instance.id", instance);
     }
-    if let Some(ignored) = ignored
-        && config.topics.iter().any(|topic| topic.starts_with('^'))
-    {
+    if config.topics.iter().any(|topic| topic.starts_with('^')) {
         // Only where a pattern could match them: the setting hides the topics altogether.
-        client.set("topic.blacklist", ignored);
+        client.set(IGNORED, ignored(config, letters));
     }
     client
         .set("bootstrap.servers", &config.brokers)
@@ -225,10 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_does_not_subscribe_to_our_own_dead_letters() {
+    fn a_pattern_does_not_subscribe_to_our_own_dead_letters_and_kafkas_own_topics() {
         let mut config = config(&[]);
-        assert_eq!(consumer(&config, Some("^.*-dlq$")).get("topic.blacklist"), None);
+        assert_eq!(consumer(&config, Some("^.*-dlq$")).get(IGNORED), None);
         config.topics = vec!["^events".to_owned()];
-        assert_eq!(consumer(&config, Some("^.*-dlq$")).get("topic.blacklist"), Some("^.*-dlq$"));
+        let expected = format!("^.*-dlq$,{INTERNAL}");
+        assert_eq!(consumer(&config, Some("^.*-dlq$")).get(IGNORED), Some(expected.as_str()));
+        assert_eq!(consumer(&config, None).get(IGNORED), Some(INTERNAL));
+        // Nor to what the user does not want.
+        config.properties.insert(IGNORED.to_owned(), "^old-.*,odd".to_owned());
+        let expected = format!("^old-.*,odd,^.*-dlq$,{INTERNAL}");
+        let client = consumer(&config, Some("^.*-dlq$"));
+        assert_eq!(client.get(IGNORED), Some(expected.as_str()));
+        client.create_native_config().unwrap();
     }
 }
