@@ -164,7 +164,8 @@ fn is_exit(code: Code) -> bool {
 pub enum CommitFault {
     /// Not a failure.
     Notice,
-    /// The partitions are another member's by now, who commits for them.
+    /// The group has gone on without this commit. Partitions that are another member's by now are
+    /// forgotten; of those that stayed commit again.
     LostOwnership,
     /// Commit again later: librdkafka's own trouble, a rebalance, or an operator's business.
     Retry,

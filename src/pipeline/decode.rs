@@ -77,6 +77,7 @@ impl Decoder {
             return content;
         }
         match (self.choose(draft, record), &draft.problem) {
+            (Choice::Rule(rule), _) if rule.unusable() => Content::Halt(Reason::SchemaMismatch),
             (Choice::Rule(rule), _) if rule.skips() => Content::Skip(Reason::SkipRoute),
             (Choice::Rule(rule), Some(problem)) => Content::Poison(rule.meant(problem.clone())),
             (_, Some(problem)) => Content::Poison(problem.clone()),

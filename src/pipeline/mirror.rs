@@ -173,20 +173,14 @@ struct Trouble {
     told: bool,
 }
 
-/// An error is one that the same positions should be committed after once more.
+/// An error is one that the same positions should be committed after once more. That goes for a
+/// commit of an older generation, too: partitions that are gone are forgotten, and of those that
+/// stayed nobody else tells Kafka.
 fn outcome(done: KafkaResult<()>) -> KafkaResult<()> {
     let Err(error) = done else { return Ok(()) };
     match error.rdkafka_error_code().map(on_commit) {
         Some(CommitFault::Notice) => Ok(()),
-        Some(CommitFault::LostOwnership) => {
-            tracing::debug!(
-                event = "mirror_failing",
-                error = describe(&error),
-                "offsets are another member's to commit"
-            );
-            Ok(())
-        }
-        Some(CommitFault::Retry) | None => Err(error),
+        Some(CommitFault::LostOwnership | CommitFault::Retry) | None => Err(error),
     }
 }
 

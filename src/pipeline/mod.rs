@@ -109,8 +109,8 @@ struct Pipeline {
     /// When to look at what takes more than a moment to measure.
     measure_due: Instant,
     live: Option<Live>,
-    /// A route's table is not what this session's plan expects, or there is no plan: every take
-    /// looks at the catalog first.
+    /// A route does not fit its table, or did not when something last failed: every take looks at
+    /// the catalog first.
     plan_doubted: bool,
     /// The first session must be open by then.
     first_session_by: Option<Instant>,
@@ -178,7 +178,6 @@ impl Pipeline {
             }
             PollEvent::Revoked { partitions, ticket, lost } => {
                 self.telemetry.revoked(lost);
-                self.mirror.forget(partitions.clone());
                 self.feed(Input::Revoked { partitions, ticket, lost });
             }
             PollEvent::Polled(events, read) => {

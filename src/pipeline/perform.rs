@@ -25,7 +25,7 @@ use super::apply;
 use super::context::ApplyContext;
 use super::input::{Input, Lane, TakeReply};
 use super::resolve;
-use super::take::{self, KafkaPosition, TakeRequest};
+use super::take::{self, KafkaPosition, TakeRequest, Taken};
 
 /// How long Kafka may take to tell its positions before the take is asked for again.
 const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -118,10 +118,9 @@ async fn try_open(
     }
     let (session, end) =
         Session::open(config, id, cluster.as_deref()).await.map_err(OpenFailure::Connection)?;
-    // Where a route does not fit its table there is no plan, and nothing is claimed with this
-    // session: every take looks at the tables first and halts its partitions.
-    let plan = compile(config, &session).await.map_err(database)?;
-    let plan = plan.unwrap_or_else(|_| Plan { routes: Vec::new() });
+    // Where a route does not fit its table every take looks at the tables first, and halts the
+    // partitions of topics that the route may be meant for.
+    let (plan, _) = compile(config, &session).await.map_err(database)?;
     let telemetry = around.telemetry.clone();
     let context = ApplyContext::new(config, plan, session.sink, around.clock.into_std(), telemetry);
     Ok(Opened { session: Arc::new(session), end, context: Arc::new(context) })
@@ -131,8 +130,8 @@ fn database(fault: Fault) -> OpenFailure {
     OpenFailure::Connection(OpenError::Database(fault))
 }
 
-/// The routes as they fit the tables now.
-async fn compile(config: &Config, session: &Session) -> Result<Result<Plan, RouteProblems>, Fault> {
+/// The routes as they fit the tables now, and what is wrong with those that do not.
+async fn compile(config: &Config, session: &Session) -> Result<(Plan, RouteProblems), Fault> {
     let connection = session.slow().await?;
     let catalog = session
         .within(async {
@@ -140,7 +139,7 @@ async fn compile(config: &Config, session: &Session) -> Result<Result<Plan, Rout
             loaded.map_err(|error| Fault::from_postgres(&error))
         })
         .await?;
-    Ok(Plan::compile(config, &catalog))
+    Ok(Plan::compile_usable(config, &catalog))
 }
 
 /// Runs a blocking call on a thread of its own; `None` when it panicked.
@@ -166,12 +165,12 @@ pub(super) struct Live {
 
 /// How the routes fit their tables now.
 enum Fit {
-    /// As they did when the session began.
-    AsCompiled,
+    /// As they did when the session began, with what was wrong then.
+    AsCompiled(RouteProblems),
     /// In another way.
     Otherwise,
-    /// Not any more.
-    Not(RouteProblems),
+    /// Some do not any more; the others as before.
+    Broken(RouteProblems),
 }
 
 /// Whether the event was refused for what the plan says of a column.
@@ -199,8 +198,8 @@ impl Live {
     pub(super) async fn resolve(self, group: Group) -> Outcome {
         if group.events.iter().any(rests_on_plan) {
             match self.fit().await {
-                Ok(Fit::AsCompiled) => {}
-                Ok(Fit::Otherwise | Fit::Not(_)) => return self.plan_changed(),
+                Ok(Fit::AsCompiled(_)) => {}
+                Ok(Fit::Otherwise | Fit::Broken(_)) => return self.plan_changed(),
                 Err(fault) => {
                     return self.replied(Lane::Slow, vec![(group, GroupReply::Failed(fault))]);
                 }
@@ -213,10 +212,13 @@ impl Live {
     }
 
     async fn fit(&self) -> Result<Fit, Fault> {
-        Ok(match compile(&self.around.config, &self.session).await? {
-            Ok(plan) if plan == self.context.plan => Fit::AsCompiled,
-            Ok(_) => Fit::Otherwise,
-            Err(problems) => Fit::Not(problems),
+        let (plan, problems) = compile(&self.around.config, &self.session).await?;
+        Ok(if plan == self.context.plan {
+            Fit::AsCompiled(problems)
+        } else if self.context.plan.changed_to(&plan) {
+            Fit::Otherwise
+        } else {
+            Fit::Broken(problems)
         })
     }
 
@@ -256,31 +258,60 @@ impl Live {
         check_plan: bool,
     ) -> Outcome {
         let id = self.session.id;
-        if check_plan {
+        let (partitions, mut taken) = if check_plan {
             match self.fit().await {
-                Ok(Fit::AsCompiled) => {}
+                Ok(Fit::AsCompiled(problems) | Fit::Broken(problems)) => {
+                    halted(&self.around.config, partitions, &problems)
+                }
                 Ok(Fit::Otherwise) => return self.plan_changed(),
-                Ok(Fit::Not(problems)) => return halted(id, partitions, problems),
                 Err(fault) => return Outcome::Input(Input::SessionLost(id, fault)),
             }
+        } else {
+            (partitions, Vec::new())
+        };
+        let claimed = match self.claim(partitions).await {
+            Ok(claimed) => claimed,
+            Err(fault) => return Outcome::Input(Input::SessionLost(id, fault)),
+        };
+        // What Kafka said is older than the claim: a former owner that reads on may have moved
+        // progress beyond it meanwhile. Now nobody can any more, so what it says now counts.
+        let (claimed, doubted) = doubted(claimed);
+        taken.extend(claimed);
+        if !doubted.is_empty() {
+            match self.claim(doubted).await {
+                Ok(again) => taken.extend(again),
+                Err(fault) => return Outcome::Input(Input::SessionLost(id, fault)),
+            }
+        }
+        Outcome::Input(Input::Taken(id, taken))
+    }
+
+    /// Asks Kafka where partitions stand, then takes those it told of.
+    async fn claim(
+        &self,
+        partitions: Vec<(TopicPartition, Generation)>,
+    ) -> Result<Vec<Taken>, Fault> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
         }
         let around = &self.around;
         let names: Vec<TopicPartition> = partitions.iter().map(|(name, _)| name.clone()).collect();
         let positions = Arc::clone(&around.positions);
         let found = blocking(move || positions.fetch(&names, POSITIONS_TIMEOUT)).await;
         let found = found.and_then(Result::ok).unwrap_or_default();
-        let (requests, busy) = requests(partitions, found);
-        if requests.is_empty() {
-            return Outcome::Input(Input::Taken(id, busy));
+        let (requests, mut taken) = requests(partitions, found);
+        if !requests.is_empty() {
+            taken.extend(take::take(&self.session, &around.owner, requests).await?);
         }
-        Outcome::Input(match take::take(&self.session, &around.owner, requests).await {
-            Ok(mut replies) => {
-                replies.extend(busy);
-                Input::Taken(id, replies)
-            }
-            Err(fault) => Input::SessionLost(id, fault),
-        })
+        Ok(taken)
     }
+}
+
+/// Splits off the partitions whose position does not lie in the log as Kafka told of it.
+fn doubted(taken: Vec<Taken>) -> (Vec<Taken>, Vec<(TopicPartition, Generation)>) {
+    let changed = |(_, _, reply): &Taken| matches!(reply, TakeReply::Halted(Reason::LogChanged, _));
+    let (doubted, settled): (Vec<_>, Vec<_>) = taken.into_iter().partition(changed);
+    (settled, doubted.into_iter().map(|(name, generation, _)| (name, generation)).collect())
 }
 
 /// Splits partitions into those that can be taken now and those that Kafka did not tell the
@@ -288,7 +319,7 @@ impl Live {
 fn requests(
     partitions: Vec<(TopicPartition, Generation)>,
     mut found: HashMap<TopicPartition, KafkaPosition>,
-) -> (Vec<TakeRequest>, Vec<take::Taken>) {
+) -> (Vec<TakeRequest>, Vec<Taken>) {
     let mut requests = Vec::new();
     let mut busy = Vec::new();
     for (partition, generation) in partitions {
@@ -300,18 +331,25 @@ fn requests(
     (requests, busy)
 }
 
-/// None of these partitions can be read before an operator mends the routes' tables.
+/// Splits off the partitions that cannot be read before an operator mends the tables of routes that
+/// their records may take.
 fn halted(
-    id: SessionId,
+    config: &Config,
     partitions: Vec<(TopicPartition, Generation)>,
-    problems: RouteProblems,
-) -> Outcome {
-    let reason = problems.reason();
-    let fault = Fault::from(problems);
-    let reply = |(partition, generation)| {
-        (partition, generation, TakeReply::Halted(reason, Some(fault.clone())))
-    };
-    Outcome::Input(Input::Taken(id, partitions.into_iter().map(reply).collect()))
+    problems: &RouteProblems,
+) -> (Vec<(TopicPartition, Generation)>, Vec<Taken>) {
+    let mut readable = Vec::new();
+    let mut halted = Vec::new();
+    for (partition, generation) in partitions {
+        match problems.concerning(&partition.topic, config) {
+            None => readable.push((partition, generation)),
+            Some(problems) => {
+                let reply = TakeReply::Halted(problems.reason(), Some(Fault::from(problems)));
+                halted.push((partition, generation, reply));
+            }
+        }
+    }
+    (readable, halted)
 }
 
 #[cfg(test)]

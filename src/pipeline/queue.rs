@@ -13,7 +13,6 @@ pub struct Queue {
     lines: HashMap<OrderingKey, Line>,
     /// Keys with waiting events and no group in flight, oldest first.
     ready: VecDeque<OrderingKey>,
-    waiting: usize,
     #[cfg(test)]
     busy_ignored: bool,
 }
@@ -35,19 +34,13 @@ struct Waiting {
 }
 
 impl Queue {
-    /// Number of events that wait.
-    pub fn len(&self) -> usize {
-        self.waiting
-    }
-
-    /// Nothing waits; groups may still be in flight.
-    pub fn is_empty(&self) -> bool {
-        self.waiting == 0
+    /// Some key's next group may go now. What waits behind a group is not counted.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Appends an event to its key's line.
     pub fn push(&mut self, order: OrderingKey, origin: Arc<Origin>, kind: GroupKind, event: Event) {
-        self.waiting += 1;
         let line = self.lines.entry(order.clone()).or_default();
         line.waiting.push_back(Waiting { origin, kind, event });
         line.list(order, &mut self.ready);
@@ -80,7 +73,6 @@ impl Queue {
                 events.push(next.event);
             }
         }
-        self.waiting -= events.len();
         line.busy = true;
         #[cfg(test)]
         if self.busy_ignored {
@@ -106,19 +98,16 @@ impl Queue {
     /// their keys busy.
     pub fn drop_partition(&mut self, partition: &TopicPartition) -> usize {
         let mut freed = 0;
-        let mut dropped = 0;
         self.lines.retain(|_, line| {
             line.waiting.retain(|w| {
                 let keep = w.origin.partition != *partition;
                 if !keep {
                     freed += w.event.record.weight();
-                    dropped += 1;
                 }
                 keep
             });
             line.busy || !line.waiting.is_empty()
         });
-        self.waiting -= dropped;
         let lines = &mut self.lines;
         self.ready.retain(|key| match lines.get_mut(key) {
             Some(line) => {
@@ -140,7 +129,6 @@ impl Queue {
             .sum();
         self.lines.clear();
         self.ready.clear();
-        self.waiting = 0;
         freed
     }
 
@@ -228,7 +216,7 @@ mod tests {
         queue.push(key("b"), origin(0), WRITE, document(4));
         assert_eq!(offsets(&queue.next_group(2).unwrap()), [1, 2]);
         assert_eq!(offsets(&queue.next_group(2).unwrap()), [4]);
-        assert_eq!(queue.len(), 1);
+        assert!(!queue.has_ready(), "the third waits behind the first two");
     }
 
     #[test]
@@ -277,6 +265,6 @@ mod tests {
         assert!(queue.next_group(10).is_none(), "a is busy, b is gone");
         queue.release(&in_flight.order);
         assert_eq!(offsets(&queue.next_group(10).unwrap()), [2]);
-        assert!(queue.is_empty());
+        assert!(queue.next_group(10).is_none());
     }
 }

@@ -25,6 +25,8 @@ impl Pipeline {
             Report::GivenUp(partition) | Report::Fenced(partition) => {
                 self.owned.remove(partition);
                 self.tell_publisher();
+                // Another member's offset must not be overwritten by an older one of ours.
+                self.mirror.forget(vec![partition.clone()]);
             }
             _ => {}
         }

@@ -20,12 +20,9 @@ impl Pipeline {
         let id = session.id;
         self.first_session_by = None;
         self.telemetry.session_opened(id);
-        // Without a plan nothing is read, so nothing needs a decoder.
-        self.plan_doubted = context.plan.routes.is_empty();
-        if !self.plan_doubted {
-            let decoder = Decoder::new(&context.plan, &self.around.config);
-            self.consumer.send(Command::Decode(Arc::new(decoder)));
-        }
+        self.plan_doubted = context.plan.has_unusable();
+        let decoder = Decoder::new(&context.plan, &self.around.config);
+        self.consumer.send(Command::Decode(Arc::new(decoder)));
         self.desk.send_modify(|desk| desk.letters = Some(Arc::clone(&session)));
         let around = Arc::clone(&self.around);
         self.live = Some(Live { session, context, around });

@@ -14,11 +14,12 @@
 //! | `state.rs` | what records, replies and the barrier's answer mean |
 //! | `state/schedule.rs` | what goes to which lane, and when to advance |
 //! | `state/failure.rs` | what follows from a group that failed |
+//! | `state/drain.rs` | when a drain has ended |
 //! | `state/unqueued.rs` | what becomes of records that never enter the queue |
 //! | `state/take.rs` | how reading of a partition begins |
 //! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,15 +36,19 @@ use super::partition::{Partition, Phase};
 use super::queue::Queue;
 
 mod config;
+mod drain;
 mod failure;
 #[cfg(test)]
 mod guard;
 mod recovery;
 mod schedule;
 mod take;
+#[cfg(test)]
+mod tests;
 mod unqueued;
 
 pub use config::{Decide, StateConfig};
+use drain::Drain;
 #[cfg(test)]
 pub(crate) use guard::Guard;
 
@@ -68,14 +73,6 @@ struct Advancing {
     sent: Vec<(TopicPartition, Generation, StreamId, NextOffset)>,
 }
 
-/// How the process ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drain {
-    No,
-    Draining,
-    Done,
-}
-
 /// The coordinator. See the module's documentation.
 #[derive(Debug)]
 pub struct State {
@@ -92,11 +89,16 @@ pub struct State {
     retries: Vec<(Duration, Group)>,
     fast_in_flight: usize,
     slow_in_flight: usize,
+    /// The slow lane took a look at refused groups last, not a group of its own.
+    read_last: bool,
     /// Weight of the groups in flight. They are lost with their session: whether a lane still
     /// gives them back is not to be relied on.
     weight_in_flight: usize,
     /// When an aggregate of each route took effect last.
     succeeded: BTreeMap<RouteId, Duration>,
+    /// Since when keys fail, and in which partition. Survives sessions: one that comes and goes
+    /// must not keep an aggregate from being given up.
+    failing: HashMap<OrderingKey, (TopicPartition, Duration)>,
     advancing: Option<Advancing>,
     advanced_at: Option<Duration>,
     drain: Drain,
@@ -126,8 +128,10 @@ impl State {
             retries: Vec::new(),
             fast_in_flight: 0,
             slow_in_flight: 0,
+            read_last: false,
             weight_in_flight: 0,
             succeeded: BTreeMap::new(),
+            failing: HashMap::new(),
             advancing: None,
             advanced_at: None,
             drain: Drain::No,
@@ -162,7 +166,7 @@ impl State {
             Input::Taken(session, replies) => self.on_taken(session, replies),
             Input::Replied { session, lane, groups } => self.on_replied(session, lane, groups),
             Input::Advanced(session, streams) => self.on_advanced(session, &streams),
-            Input::Drain => self.drain = self.drain.max_draining(),
+            Input::Drain => self.drain = self.drain.begun(),
             Input::Tick => {}
         }
         self.schedule();
@@ -323,6 +327,9 @@ impl State {
     /// Every event has its outcome.
     fn finish(&mut self, group: Group, verdicts: &[Verdict], gap: i64) {
         debug_assert_eq!(verdicts.len(), group.events.len(), "one verdict an event (INV-5)");
+        if !self.failing.is_empty() {
+            self.failing.remove(&group.order);
+        }
         if let GroupKind::Write(route) = group.kind
             && verdicts.contains(&Verdict::Applied)
         {
@@ -381,15 +388,6 @@ impl State {
         if !mirrored.is_empty() {
             self.failed_opens = 0;
             self.out.push(Action::Mirror(mirrored));
-        }
-    }
-}
-
-impl Drain {
-    fn max_draining(self) -> Self {
-        match self {
-            Self::No | Self::Draining => Self::Draining,
-            Self::Done => Self::Done,
         }
     }
 }

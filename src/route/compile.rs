@@ -1,7 +1,8 @@
 //! Checks the configured routes against the catalog and makes the plan of them. Pure.
 //!
-//! A problem of one route refuses the whole plan: routes are tried in order, so without one of
-//! them its events would end in another.
+//! A route with a problem keeps its place: routes are tried in order, so without it its events would
+//! end in another. It is [`CompiledAction::Unusable`], and topics that it may be meant for are not
+//! read.
 
 use crate::config::{
     Config, DocumentState, FieldSources, Format, RouteAction, RouteConfig, TableName, Tombstone,
@@ -17,6 +18,12 @@ impl Plan {
     /// # Errors
     /// Every problem of every route, so that one look mends them all.
     pub fn compile(config: &Config, catalog: &Catalog) -> Result<Self, RouteProblems> {
+        let (plan, problems) = Self::compile_usable(config, catalog);
+        if problems.0.is_empty() { Ok(plan) } else { Err(problems) }
+    }
+
+    /// The same as far as the tables allow it, and what is wrong with the rest.
+    pub fn compile_usable(config: &Config, catalog: &Catalog) -> (Self, RouteProblems) {
         let mut problems = Vec::new();
         let mut routes = Vec::with_capacity(config.routes.len() + 1);
         for (position, route) in config.routes.iter().enumerate() {
@@ -26,9 +33,8 @@ impl Plan {
                 catalog,
                 problems: &mut problems,
             };
-            if let Some(action) = compiling.action(route, config.decode.tombstone) {
-                routes.push((position, action));
-            }
+            let action = compiling.action(route, config.decode.tombstone);
+            routes.push((position, action.unwrap_or(CompiledAction::Unusable)));
         }
         routes.push((config.routes.len(), default_action(config.decode.format)));
         let routes = routes.into_iter().filter_map(|(position, action)| {
@@ -40,8 +46,8 @@ impl Plan {
             };
             Some(CompiledRoute { id: RouteId(id), action })
         });
-        let routes = routes.collect();
-        if problems.is_empty() { Ok(Self { routes }) } else { Err(RouteProblems(problems)) }
+        let plan = Self { routes: routes.collect() };
+        (plan, RouteProblems(problems))
     }
 }
 
@@ -323,6 +329,34 @@ mod tests {
         assert!(matches!(plan.routes[1].action, CompiledAction::Delete(_)));
         assert!(matches!(plan.routes[2].action, CompiledAction::Document { merge: true }));
         assert!(plan.routes.iter().enumerate().all(|(at, r)| usize::from(r.id.0) == at));
+    }
+
+    #[test]
+    fn a_route_with_a_problem_keeps_its_place_and_concerns_only_the_topics_it_may_be_meant_for() {
+        let routes =
+            format!("{}\n{DELETE}", UPSERT.replace("[[route]]", "[[route]]\ntopic = \"t\""));
+        let config = config(&routes.replace("name =", "nome ="));
+        let name = TableName { schema: None, name: "customer".into() };
+        let catalog = Catalog::from_tables([(name, customer())]);
+        let (plan, problems) = Plan::compile_usable(&config, &catalog);
+        assert_eq!(plan.routes[0].action, CompiledAction::Unusable);
+        assert!(matches!(plan.routes[1].action, CompiledAction::Delete(_)));
+        assert_eq!(plan.routes[1].id, RouteId(1));
+        assert_eq!(problems.concerning("t", &config), Some(problems.clone()));
+        assert_eq!(problems.concerning("another", &config), None);
+    }
+
+    #[test]
+    fn a_plan_has_changed_when_a_route_is_usable_in_another_way_and_not_when_it_broke() {
+        let sound = compile(UPSERT, |_| {}).unwrap();
+        let renamed = |table: &mut Table| table.schema = "elsewhere".into();
+        let moved = compile(UPSERT, renamed).unwrap();
+        let mut broken = sound.clone();
+        broken.routes[0].action = CompiledAction::Unusable;
+        assert!(sound.changed_to(&moved));
+        assert!(broken.changed_to(&sound), "it was mended");
+        assert!(!sound.changed_to(&broken), "its partitions halt");
+        assert!(!broken.changed_to(&broken) && !sound.changed_to(&sound));
     }
 
     #[test]

@@ -15,6 +15,20 @@ impl Plan {
     pub fn route(&self, id: RouteId) -> &CompiledRoute {
         &self.routes[usize::from(id.0)]
     }
+
+    /// Some route does not fit its table.
+    pub fn has_unusable(&self) -> bool {
+        self.routes.iter().any(|route| route.action == CompiledAction::Unusable)
+    }
+
+    /// Whether routes are to be used otherwise than in this plan. One that broke since is not to be
+    /// used at all: what it is meant for halts, and the rest goes on.
+    pub fn changed_to(&self, now: &Self) -> bool {
+        let differs = |(before, now): (&CompiledRoute, &CompiledRoute)| {
+            now.action != CompiledAction::Unusable && now.action != before.action
+        };
+        self.routes.iter().zip(&now.routes).any(differs)
+    }
 }
 
 /// One route.
@@ -31,6 +45,9 @@ pub struct CompiledRoute {
 pub enum CompiledAction {
     /// Nothing: SKIPPED.
     Skip,
+    /// It does not fit its table. No event may take it: topics that it may be meant for are not
+    /// read until it fits.
+    Unusable,
     /// Writes the ledger row's `state`. Carries `Change::Document` and, for tombstones and
     /// deletes, `Change::Delete`.
     Document {

@@ -3,11 +3,12 @@
 
 use std::fmt;
 
+use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
 use crate::verdict::Reason;
 
-/// Everything that is wrong with the routes, never empty. Partitions stay halted until it is
-/// mended; then they resume on their own.
+/// Everything that is wrong with the routes. Partitions stay halted until it is mended; then they
+/// resume on their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteProblems(pub Vec<RouteProblem>);
 
@@ -93,6 +94,17 @@ impl RouteProblem {
 }
 
 impl RouteProblems {
+    /// What is wrong with routes that a record of this topic may take; `None` when nothing is.
+    pub fn concerning(&self, topic: &str, config: &Config) -> Option<Self> {
+        let meant = |problem: &&RouteProblem| {
+            config.routes.get(problem.route).is_none_or(|route| {
+                route.topic.is_empty() || route.topic.iter().any(|wanted| wanted == topic)
+            })
+        };
+        let concerning: Vec<_> = self.0.iter().filter(meant).cloned().collect();
+        (!concerning.is_empty()).then_some(Self(concerning))
+    }
+
     /// The reason under which partitions halt: the tables' shape first, which comes before the
     /// grants on it.
     pub fn reason(&self) -> Reason {

@@ -31,6 +31,8 @@ pub(crate) struct Rule {
 enum Effect {
     /// Nothing.
     Skip,
+    /// Nothing may take it.
+    Unusable,
     /// The payload becomes the state, or part of it.
     Document { merge: bool },
     /// The document is deleted.
@@ -94,6 +96,7 @@ impl Rule {
     fn new(route: &RouteConfig, compiled: &CompiledRoute) -> Self {
         let effect = match &compiled.action {
             CompiledAction::Skip => Effect::Skip,
+            CompiledAction::Unusable => Effect::Unusable,
             CompiledAction::Document { merge } => match route.action {
                 RouteAction::Document { delete: true, .. } => Effect::DocumentDelete,
                 _ => Effect::Document { merge: *merge },
@@ -120,6 +123,11 @@ impl Rule {
         matches!(self.effect, Effect::Skip)
     }
 
+    /// Whether no event may take the route: its table is not what it expects.
+    pub(crate) fn unusable(&self) -> bool {
+        matches!(self.effect, Effect::Unusable)
+    }
+
     /// What the event writes through this route; `None` for a route that does nothing.
     ///
     /// # Errors
@@ -136,7 +144,7 @@ impl Rule {
 
     fn change(&self, draft: &Draft<'_>) -> Result<Option<Change>, Poison> {
         Ok(Some(match &self.effect {
-            Effect::Skip => return Ok(None),
+            Effect::Skip | Effect::Unusable => return Ok(None),
             Effect::DocumentDelete => document_delete(),
             Effect::Document { .. } if draft.tombstone => document_delete(),
             Effect::Document { merge } => Change::Document(document(draft, *merge)?),

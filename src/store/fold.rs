@@ -86,7 +86,7 @@ fn single<'a>(action: &CompiledAction, change: &'a Change) -> Result<Folded<'a>,
                 row(Effect::Mark, key, columns)
             }
         }
-        (CompiledAction::Skip, _)
+        (CompiledAction::Skip | CompiledAction::Unusable, _)
         | (CompiledAction::Document { .. }, Change::Upsert { .. })
         | (CompiledAction::Upsert(_) | CompiledAction::Delete(_), Change::Document(_))
         | (CompiledAction::Delete(_), Change::Upsert { .. }) => Err(Unfoldable),

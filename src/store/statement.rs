@@ -131,7 +131,7 @@ impl Statement {
 fn target(action: &CompiledAction) -> Option<&Target> {
     match action {
         CompiledAction::Upsert(target) | CompiledAction::Delete(target) => Some(target),
-        CompiledAction::Document { .. } | CompiledAction::Skip => None,
+        CompiledAction::Document { .. } | CompiledAction::Skip | CompiledAction::Unusable => None,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, renamed};
 use crate::support::daemon::Daemon;
-use crate::support::kafka::{self, Outgoing};
+use crate::support::kafka::{self, Outgoing, Producer};
 
 /// Waits until the only partition is halted, and looks for the words in all three places where an
 /// operator looks: the metric, `/status`, the log.
@@ -259,4 +259,45 @@ fn a_code_of_the_users_own_halts_where_the_configuration_says_so() {
 
     case.database.execute("drop trigger closed on customer");
     until_resumed(&case, &daemon, 1);
+}
+
+#[test]
+fn a_missing_table_halts_the_topics_of_its_route_and_no_others() {
+    let case = Case::new("other_topic", 1);
+    // The session is opened anew for the table as it is now, and because it is ended here.
+    case.expects(&["partition_halted", "session_lost"]);
+    let other = kafka::topic("other-topic", 1);
+    let routes = format!(
+        "[[route]]\ntopic = \"{}\"\n[route.upsert]\ntable = \"public.customer\"\n\
+         key = {{ id = \"aggregate_id\" }}\n\
+         columns = {{ name = \"payload:/newName\", version = \"version\" }}\n\
+         [[route]]\n[route.document]\n[decode]\nformat = \"envelope\"\n",
+        case.topic
+    );
+    let topics = format!("{},{other}", case.topic);
+    case.producer().send(renamed("c", 1));
+    let elsewhere = Producer::new(&other);
+    elsewhere.send(renamed("d", 1));
+    let daemon = case.daemon_with(&routes, &[("PGSLUICE__KAFKA__TOPICS", topics.as_str())]);
+    let halted = || daemon.metric("pgsluice_partition_halted", &["reason=\"schema_mismatch\""]);
+    daemon.until("one is halted", SETTLING, || halted() > 0.5);
+    daemon.until("the other is read", SETTLING, || case.version("d") == Some(1));
+
+    // WHEN the session is lost meanwhile
+    case.database.rows(
+        "select pg_terminate_backend(pid) from pg_stat_activity \
+         where datname = current_database() and application_name like 'pgsluice%' limit 1",
+    );
+    elsewhere.send(renamed("d", 2));
+    daemon.until("the other is read on", SETTLING, || case.version("d") == Some(2));
+    assert_eq!(daemon.get("/ready").0, 200, "only one partition stands still");
+    assert!(halted() > 0.5 && halted() < 1.5);
+    assert_eq!(case.progress(0), None, "not taken before it can be read");
+
+    case.database.execute(CUSTOMER_TABLE);
+    case.config(&routes);
+    case.until_finished(&daemon);
+    daemon.until("the halt is over", SETTLING, || halted() < 0.5);
+    assert_eq!(case.database.count("select version from customer where id = 'c'"), 1);
+    daemon.stop();
 }

@@ -14,6 +14,7 @@ mod case;
 mod check;
 mod crash;
 mod exit_codes;
+mod farewell;
 mod first_steps;
 mod halts;
 mod load;

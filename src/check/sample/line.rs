@@ -254,6 +254,7 @@ fn fields(event: &Event) -> Vec<&'static str> {
 fn kind(action: &CompiledAction) -> &'static str {
     match action {
         CompiledAction::Skip => "skip",
+        CompiledAction::Unusable => "unusable",
         CompiledAction::Document { .. } => "document",
         CompiledAction::Upsert(_) => "upsert",
         CompiledAction::Delete(target) if target.columns.is_empty() => "delete",
@@ -264,7 +265,7 @@ fn kind(action: &CompiledAction) -> &'static str {
 fn target(action: &CompiledAction) -> Option<&Target> {
     match action {
         CompiledAction::Upsert(target) | CompiledAction::Delete(target) => Some(target),
-        CompiledAction::Skip | CompiledAction::Document { .. } => None,
+        CompiledAction::Skip | CompiledAction::Unusable | CompiledAction::Document { .. } => None,
     }
 }
 

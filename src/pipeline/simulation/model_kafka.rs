@@ -53,6 +53,8 @@ pub(super) struct Broker {
     before: Vec<Option<CommittedOffset>>,
     /// Revocations under way.
     pub(super) revocations: Vec<Revocation>,
+    /// Members that lost partitions and have not heard of it.
+    pub(super) unaware: Vec<(ProcessId, Vec<usize>)>,
     tickets: u64,
     /// The operator added a route for what was unmatched.
     pub(super) new_route: bool,
@@ -72,6 +74,7 @@ impl Broker {
             committed: vec![None; partitions],
             before: vec![None; partitions],
             revocations: Vec::new(),
+            unaware: Vec::new(),
             tickets: 0,
             new_route: false,
             mended: false,

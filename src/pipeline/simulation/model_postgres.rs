@@ -87,6 +87,8 @@ pub(super) struct Guards {
     pub(super) lock_check: bool,
     /// The slow lane writes on the very row that it judged.
     pub(super) judged_row: bool,
+    /// A position beyond the log's end is compared once more with what Kafka says after the claim.
+    pub(super) end_asked_again: bool,
 }
 
 impl Guards {
@@ -102,6 +104,7 @@ impl Guards {
         owner_dead_letters: true,
         lock_check: true,
         judged_row: true,
+        end_asked_again: true,
     };
 }
 
@@ -119,6 +122,8 @@ pub(super) struct Database {
     pub(super) mended: bool,
     /// The brake on dead letters holds.
     pub(super) braked: bool,
+    /// See [`super::swarm::Swarm::synchronous`].
+    pub(super) synchronous: bool,
     unflushed: Vec<Vec<Row>>,
 }
 
@@ -153,6 +158,7 @@ impl Database {
             folding_hides: false,
             mended: false,
             braked: false,
+            synchronous: false,
             unflushed: Vec::new(),
         }
     }
@@ -160,7 +166,7 @@ impl Database {
     /// Commits; `flushed` makes this and every earlier commit durable.
     pub(super) fn commit(&mut self, rows: Vec<Row>, flushed: bool) {
         let undo = rows.into_iter().rev().map(|row| self.put(row)).collect::<Vec<_>>();
-        if flushed {
+        if flushed || self.synchronous {
             self.unflushed.clear();
         } else if !undo.is_empty() {
             self.unflushed.push(undo);

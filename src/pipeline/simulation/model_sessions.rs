@@ -23,12 +23,19 @@ pub(super) struct ProcessId(pub(super) u32);
 
 #[derive(Debug)]
 enum Lead {
-    /// Kafka is asked first what it knows.
-    Ask(Vec<(TopicPartition, Generation)>),
-    Claim(Vec<Request>),
+    /// Kafka is asked first what it knows; once more where its answer does not fit the claim.
+    Ask(Asked, Vec<(TopicPartition, Generation)>),
+    Claim(Asked, Vec<Request>),
     /// Positions that are not the database's are written, then the take is answered.
-    Settle(Vec<(Request, Result<Granted, TakeReply>)>),
+    Settle(Asked, Vec<(Request, Result<Granted, TakeReply>)>),
     Advance(Vec<Progress>),
+}
+
+/// How often Kafka was asked for one take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Once,
+    Twice,
 }
 
 #[derive(Debug)]
@@ -136,8 +143,14 @@ impl Server {
         partitions: Vec<(TopicPartition, Generation)>,
     ) {
         if let Some(session) = self.session(owner, id) {
-            session.lead.push_back(Lead::Ask(partitions));
+            session.lead.push_back(Lead::Ask(Asked::Once, partitions));
         }
+    }
+
+    /// A take waits between Kafka's answer and its claim.
+    pub(super) fn claims_wait(&self) -> bool {
+        let leads = self.sessions.iter().flat_map(|s| s.lead.front());
+        leads.into_iter().any(|statement| matches!(statement, Lead::Claim(..)))
     }
 
     /// Sends the barrier. A lead that something in between reconnected takes it too.
@@ -193,7 +206,7 @@ impl Server {
         let mut arrived =
             |sent: usize| (0..sent).take_while(|_| rng.chance(rates.orphan_runs)).count();
         session.lead.truncate(arrived(session.lead.len()));
-        session.lead.retain(|statement| !matches!(statement, Lead::Ask(_)));
+        session.lead.retain(|statement| !matches!(statement, Lead::Ask(..)));
         for lane in &mut session.lanes {
             lane.truncate(arrived(lane.len()));
         }
@@ -288,16 +301,20 @@ impl Server {
         let session = &mut self.sessions[at];
         let (id, server, open) = (session.id, session.server, session.open);
         match session.lead.pop_front()? {
-            Lead::Ask(partitions) => {
+            Lead::Ask(asked, partitions) => {
                 let ask = |(partition, generation)| {
                     let kafka = around.broker.position(index_of(&partition));
                     Request { partition, generation, kafka }
                 };
                 let requests = partitions.into_iter().map(ask).collect();
-                session.lead.push_front(Lead::Claim(requests));
+                session.lead.push_front(Lead::Claim(asked, requests));
                 None
             }
-            Lead::Claim(requests) => {
+            Lead::Claim(asked, requests) if around.rng.chance(around.rates.take_waits) => {
+                session.lead.push_front(Lead::Claim(asked, requests));
+                None
+            }
+            Lead::Claim(asked, requests) => {
                 let granted = requests
                     .into_iter()
                     .map(|request| {
@@ -307,21 +324,11 @@ impl Server {
                     .collect();
                 // What follows is sent by a client that got the answer.
                 if open {
-                    self.sessions[at].lead.push_front(Lead::Settle(granted));
+                    self.sessions[at].lead.push_front(Lead::Settle(asked, granted));
                 }
                 None
             }
-            Lead::Settle(granted) => {
-                let replies = granted.into_iter().map(|(request, granted)| {
-                    let Request { partition, generation, .. } = request;
-                    let reply = granted.map_or_else(
-                        |refused| refused,
-                        |granted| self.settle(index_of(&partition), &granted, around.checker),
-                    );
-                    (partition, generation, reply)
-                });
-                Some(Input::Taken(id, replies.collect()))
-            }
+            Lead::Settle(asked, granted) => self.answer_take(at, asked, granted, around.checker),
             Lead::Advance(progress) => {
                 if server != self.life && self.db.guards.lock_check {
                     return Some(Input::SessionLost(id, Fault::new(FaultKind::LockNotSeen)));
@@ -330,6 +337,37 @@ impl Server {
                 Some(Input::Advanced(id, advanced.into_iter().map(stream_of).collect()))
             }
         }
+    }
+
+    fn answer_take(
+        &mut self,
+        at: usize,
+        asked: Asked,
+        granted: Vec<(Request, Result<Granted, TakeReply>)>,
+        checker: &mut Checker,
+    ) -> Option<Input> {
+        let mut doubted = Vec::new();
+        let mut replies = Vec::new();
+        for (Request { partition, generation, .. }, granted) in granted {
+            let index = index_of(&partition);
+            match granted {
+                Ok(Granted { start: Start::Halt(Reason::LogChanged), .. })
+                    if asked == Asked::Once && self.db.guards.end_asked_again =>
+                {
+                    doubted.push((partition, generation));
+                }
+                Ok(granted) => {
+                    let reply = self.settle(index, &granted, checker);
+                    replies.push((partition, generation, reply));
+                }
+                Err(refused) => replies.push((partition, generation, refused)),
+            }
+        }
+        let session = &mut self.sessions[at];
+        if !doubted.is_empty() {
+            session.lead.push_front(Lead::Ask(Asked::Twice, doubted));
+        }
+        Some(Input::Taken(session.id, replies))
     }
 
     fn claim(&mut self, request: &Request, around: &mut Around<'_>) -> Result<Granted, TakeReply> {

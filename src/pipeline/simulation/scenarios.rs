@@ -1,7 +1,7 @@
 //! Hard cases, scripted against the same models: who moves is still drawn, what goes wrong is not.
 
 use super::checker::Violation;
-use super::model_postgres::Disposition;
+use super::model_postgres::{Disposition, Guards};
 use super::model_sessions::ProcessId;
 use super::process::index_of_verdict;
 use super::scheduler::{Removed, World};
@@ -12,8 +12,16 @@ use crate::verdict::Verdict;
 
 /// A world without faults in which `work` stands in Kafka from the start.
 fn world(work: Workload, processes: usize) -> World {
+    world_of(7, work, processes)
+}
+
+fn world_of(seed: u64, work: Workload, processes: usize) -> World {
+    world_without(Removed::NOTHING, seed, work, processes)
+}
+
+fn world_without(removed: Removed, seed: u64, work: Workload, processes: usize) -> World {
     let swarm = Swarm::quiet(work.logs.len(), processes);
-    let mut world = World::new(swarm, work, Rng::new(7), Removed::NOTHING);
+    let mut world = World::new(swarm, work, Rng::new(seed), removed);
     world.held_back = 0;
     world.broker.visible = world.work.logs.iter().map(Vec::len).collect();
     world
@@ -60,13 +68,16 @@ fn a_commit_whose_answer_is_lost_takes_effect_once() -> Result<(), Violation> {
 
 #[test]
 fn a_commit_that_a_crash_takes_back_is_made_again() -> Result<(), Violation> {
-    let mut world = world(one_aggregate(3), 1);
-    // GIVEN a group that its coordinator knows to be applied, and no barrier since.
-    world.run_until("a group is finished", |w| finished(w, Verdict::Applied) > 0)?;
-    // WHEN the server crashes and forgets it.
-    while world.server.db.tables.effects.contains(&1) {
+    let crashed = |seed| {
+        let mut world = world_of(seed, one_aggregate(3), 1);
+        // GIVEN a group that its coordinator knows to be applied, and no barrier since.
+        let known = |w: &World| finished(w, Verdict::Applied) > 0;
+        world.run_until("a group is finished", known).ok()?;
+        // WHEN the server crashes and, as the dice have it, forgets it.
         world.crash();
-    }
+        (!world.server.db.tables.effects.contains(&1)).then_some(world)
+    };
+    let mut world = (0..50).find_map(crashed).expect("a crash that takes the commit back");
     finish(&mut world)?;
     // THEN it was applied again, and nothing was passed over.
     assert_eq!(world.server.db.tables.effects, [1, 1, 1]);
@@ -125,6 +136,40 @@ fn a_process_stopped_for_long_moves_nothing_when_it_goes_on() -> Result<(), Viol
     let at = world.find(zombie).unwrap();
     world.processes[at].consumer.told = unheard;
     finish(&mut world)
+}
+
+/// A member that lost its partition without hearing of it reads on, while its successor knows from
+/// Kafka where the log ends and has not claimed the partition yet.
+fn former_owner_reads_on(removed: Removed) -> Result<(), Violation> {
+    let mut world = world_without(removed, 7, one_aggregate(6), 2);
+    world.broker.visible = vec![3];
+    world.held_back = 3;
+    let progress = |w: &World| w.server.db.tables.streams[0].next;
+    world.run_until("the first records are finished", |w| progress(w) == 3)?;
+    // GIVEN such a member and such a successor.
+    let former = world.broker.owner[0].unwrap();
+    world.rates.unaware = 1000;
+    world.rates.take_waits = 1000;
+    world.broker.wanted[0] = world.processes.iter().map(|p| p.id).find(|id| *id != former);
+    world.expel(world.find(former).unwrap());
+    world.run_until("the successor asks Kafka", |w| w.server.claims_wait())?;
+    // WHEN the former owner finishes records that were written after Kafka was asked.
+    world.held_back = 0;
+    world.run_until("the former owner finishes them", |w| progress(w) == 6)?;
+    world.rates = Default::default();
+    finish(&mut world)
+}
+
+#[test]
+fn progress_that_a_former_owner_made_meanwhile_is_no_changed_log() -> Result<(), Violation> {
+    former_owner_reads_on(Removed::NOTHING)
+}
+
+#[test]
+fn a_take_that_believes_an_end_of_the_log_from_before_its_claim_is_noticed() {
+    let sql = Guards { end_asked_again: false, ..Guards::ALL };
+    let noticed = former_owner_reads_on(Removed { sql, ..Removed::NOTHING }).unwrap_err();
+    assert_eq!(noticed.invariant, "take");
 }
 
 #[test]

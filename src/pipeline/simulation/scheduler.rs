@@ -81,6 +81,7 @@ impl World {
         let mut server = Server::new(&work, removed.sql, swarm.lanes);
         server.db.gaps = swarm.gaps;
         server.db.folding_hides = swarm.folding_hides;
+        server.db.synchronous = swarm.synchronous;
         Self {
             rates: swarm.rates.clone(),
             server,

@@ -67,6 +67,8 @@ pub(super) struct Rates {
     pub(super) transient: u32,
     /// A take is refused by a lock or a silent broker. Per partition.
     pub(super) take_busy: u32,
+    /// Time passes between Kafka's answer and the claim. Per statement.
+    pub(super) take_waits: u32,
     /// A take is refused until somebody acts. Per partition.
     pub(super) take_halted: u32,
     /// An offset commit is lost. Per commit.
@@ -87,6 +89,8 @@ pub(super) struct Rates {
     pub(super) brake: u32,
     /// A revocation is not answered within its budget although the process runs. Per revocation.
     pub(super) revoke_timeout: u32,
+    /// A member that lost partitions has not heard of it and reads on. Per round of the group.
+    pub(super) unaware: u32,
 }
 
 /// The shape of one run.
@@ -116,6 +120,8 @@ pub(super) struct Swarm {
     pub(super) folding_hides: bool,
     /// A group that keeps failing while others succeed is given up.
     pub(super) give_up: bool,
+    /// Every commit is flushed (`durability = "transaction"`).
+    pub(super) synchronous: bool,
     /// Odd records (duplicates, late, conflicts, poison, …) in thousandths.
     pub(super) odd: u32,
     /// The faults.
@@ -138,6 +144,7 @@ impl Swarm {
             gaps: if rng.chance(300) { GapPolicy::Park } else { GapPolicy::Apply },
             folding_hides: rng.chance(300),
             give_up: rng.chance(600),
+            synchronous: rng.chance(150),
             odd: if rng.chance(200) { 0 } else { rng.between(50, 500) as u32 },
             rates: Rates::draw(rng),
         }
@@ -158,6 +165,7 @@ impl Swarm {
             gaps: GapPolicy::Apply,
             folding_hides: false,
             give_up: false,
+            synchronous: false,
             odd: 0,
             rates: Rates::default(),
         }
@@ -182,6 +190,7 @@ impl Rates {
             open_refused: rate(300),
             transient: rate(150),
             take_busy: rate(200),
+            take_waits: rate(950),
             take_halted: rate(60),
             mirror_lost: rate(400),
             lead_rerouted: rate(600),
@@ -192,6 +201,7 @@ impl Rates {
             late_waits: rate(950),
             brake: rate(20),
             revoke_timeout: rate(300),
+            unaware: rate(950),
         }
     }
 }

@@ -148,19 +148,32 @@ impl World {
         }
     }
 
-    /// A member missed its heartbeats: all it read is gone before it knows.
-    fn expel(&mut self, at: usize) {
-        let process = &mut self.processes[at];
-        let id = process.id;
+    /// A member missed its heartbeats: all it read is gone before it knows, and it reads on.
+    pub(super) fn expel(&mut self, at: usize) {
+        let id = self.processes[at].id;
         let partitions: Vec<usize> =
             (0..self.swarm.partitions).filter(|&p| self.broker.owner[p] == Some(id)).collect();
-        process.consumer.forget(&partitions);
-        process.consumer.told.push_back(self.broker.lost(&partitions));
         self.broker.revocations.retain(|r| r.process != id);
         for &partition in &partitions {
             self.broker.owner[partition] = None;
         }
         self.say(|| format!("{id:?} loses {partitions:?} unasked"));
+        self.broker.unaware.push((id, partitions));
+    }
+
+    /// Expelled members hear of it, sooner or later; before they are given anything for certain.
+    fn tell_expelled(&mut self, rejoins: Option<ProcessId>) {
+        for (id, partitions) in std::mem::take(&mut self.broker.unaware) {
+            let Some(at) = self.find(id) else { continue };
+            if rejoins != Some(id) && self.rng.chance(self.rates.unaware) {
+                self.broker.unaware.push((id, partitions));
+                continue;
+            }
+            let told = self.broker.lost(&partitions);
+            let consumer = &mut self.processes[at].consumer;
+            consumer.forget(&partitions);
+            consumer.told.push_back(told);
+        }
     }
 
     /// A coordinator answers a revocation.
@@ -204,16 +217,18 @@ impl World {
             moved = true;
         }
         moved |= self.tend_members();
+        self.tell_expelled(None);
         for partition in 0..self.swarm.partitions {
             if self.broker.owner[partition].is_some() || self.processes.is_empty() {
                 continue;
             }
             let wanted = self.broker.wanted[partition].and_then(|id| self.find(id));
             let at = wanted.unwrap_or_else(|| self.rng.below(self.processes.len()));
-            let process = &mut self.processes[at];
-            if process.stopped || process.draining {
+            if self.processes[at].stopped || self.processes[at].draining {
                 continue;
             }
+            self.tell_expelled(Some(self.processes[at].id));
+            let process = &mut self.processes[at];
             process.consumer.assign(&self.work, &[partition]);
             self.broker.owner[partition] = Some(process.id);
             moved = true;

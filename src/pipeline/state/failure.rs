@@ -38,9 +38,9 @@ impl State {
             }
             Decision::RetryAfter | Decision::Isolate(_) => {
                 let first = group.failure.is_none();
-                let (attempts, since) =
-                    group.failure.as_ref().map_or((0, self.now), |f| (f.attempts, f.since));
-                let attempts = attempts + 1;
+                let attempts = group.failure.as_ref().map_or(0, |f| f.attempts) + 1;
+                let began = (name.clone(), self.now);
+                let (_, since) = *self.failing.entry(group.order.clone()).or_insert(began);
                 let exhausted = self.exhausted(&group);
                 self.out.push(Action::Report(Report::Retry {
                     partition: name.clone(),

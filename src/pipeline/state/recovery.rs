@@ -169,6 +169,7 @@ impl State {
 
     fn remove(&mut self, name: &TopicPartition) -> Option<Partition> {
         let partition = self.partitions.remove(name)?;
+        self.failing.retain(|_, (of, _)| of != name);
         self.out.push(Action::Report(Report::GivenUp(name.clone())));
         Some(partition)
     }

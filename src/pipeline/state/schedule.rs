@@ -8,7 +8,8 @@ use crate::verdict::GapPolicy;
 
 use super::super::input::Action;
 use super::super::partition::Phase;
-use super::{Advancing, Drain, State};
+use super::drain::Drain;
+use super::{Advancing, State};
 
 impl State {
     /// Runs after every input: starts whatever may start now.
@@ -136,7 +137,14 @@ impl State {
 
     fn fill_slow_lane(&mut self, session: SessionId) {
         while self.slow_in_flight < self.config.slow_capacity {
-            if !self.to_read.is_empty() {
+            let read = match (self.to_read.is_empty(), self.to_resolve.is_empty()) {
+                (true, true) => break,
+                // In turn: a replay refuses groups without end, and would starve the others.
+                (false, false) => !self.read_last,
+                (read_empty, _) => !read_empty,
+            };
+            self.read_last = read;
+            if read {
                 let count = self.to_read.len().min(self.config.groups_per_read.max(1));
                 let groups: Vec<Group> = self.to_read.drain(..count).collect();
                 for group in &groups {
@@ -146,8 +154,6 @@ impl State {
             } else if let Some(group) = self.to_resolve.pop_front() {
                 self.count_in_flight(&group);
                 self.out.push(Action::Resolve { session, group });
-            } else {
-                break;
             }
             self.slow_in_flight += 1;
         }
@@ -210,23 +216,5 @@ impl State {
         self.advancing = Some(Advancing { sent });
         self.advanced_at = Some(self.now);
         self.out.push(Action::Advance { session, progress });
-    }
-
-    /// Draining ends when everything that was accepted is finished and durable. Groups that wait
-    /// for a retry, and partitions that halted, are left for the next start.
-    fn finish_drain(&mut self) {
-        if self.drain != Drain::Draining {
-            return;
-        }
-        let working = !self.queue.is_empty()
-            || !self.to_read.is_empty()
-            || !self.to_resolve.is_empty()
-            || self.fast_in_flight > 0
-            || self.slow_in_flight > 0;
-        let undurable = self.advancing.is_some() || self.partitions.values().any(|p| p.behind());
-        if self.open_session().is_none() || !(working || undurable) {
-            self.drain = Drain::Done;
-            self.out.push(Action::Drained);
-        }
     }
 }

@@ -73,6 +73,9 @@ impl State {
             next: claim.next,
             anchor: claim.anchor,
         });
+        // At once: until an operator's own offset is replaced by ours it would be obeyed again, and
+        // of an idle partition lag tools would see nothing, or what an earlier owner told last.
+        self.out.extend(partition.mirror_position().map(|position| Action::Mirror(vec![position])));
         self.out.push(Action::Report(Report::Taken(name.clone(), claim)));
         if halt_ended {
             self.out.push(Action::Report(Report::HaltEnded(name.clone())));
