@@ -44,7 +44,7 @@ pub enum TakeReply {
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {
-    /// Partitions were assigned to this member; they are positioned at the end and paused.
+    /// Partitions were assigned to this member; they are paused.
     Assigned(Vec<TopicPartition>),
     /// Partitions are being taken away. The consumer thread waits for [`Action::Released`] of the
     /// ticket, at most `revoke_budget`.

@@ -6,7 +6,7 @@
 //!
 //! | it is told | it does |
 //! | --- | --- |
-//! | assigned (by Kafka) | assigns at the end, paused, and says so |
+//! | assigned (by Kafka) | assigns them paused, and says so |
 //! | [`Command::Seek`] | reads on from there, stamping the generation on every record |
 //! | revoked (by Kafka) | says so, waits for [`Command::Released`], commits, gives up |
 //! | budget full | stops draining; after a second pauses, until half of it is free |
@@ -108,7 +108,7 @@ impl fmt::Debug for Command {
 /// What the run loop hears from the consumer thread.
 #[derive(Debug)]
 pub enum PollEvent {
-    /// Partitions were assigned; they are paused at the end until [`Command::Seek`].
+    /// Partitions were assigned; they are paused until [`Command::Seek`].
     Assigned(Vec<TopicPartition>),
     /// Partitions are going; the thread waits for [`Command::Released`] unless `lost`.
     Revoked {

@@ -127,7 +127,19 @@ impl Daemon {
         if let Some(status) = ended {
             panic!("the daemon ended ({status}) before: {what}\n{}", self.log_tail());
         }
-        assert!(came, "not within {deadline:?}: {what}\n{}", self.log_tail());
+        assert!(
+            came,
+            "not within {deadline:?}: {what}\n{}\n/status: {}",
+            self.log_tail(),
+            self.status_if_told()
+        );
+    }
+
+    /// `/status` as it is, for a test that fails.
+    fn status_if_told(&self) -> String {
+        let told = self.log().iter().find_map(|line| admin_address(line));
+        let Some(address) = self.admin.clone().or(told) else { return "no address yet".into() };
+        http_get(&address, "/status").map_or_else(|error| error.to_string(), |(_, body)| body)
     }
 
     /// How the daemon ended; `None` while it runs.

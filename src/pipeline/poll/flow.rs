@@ -18,15 +18,21 @@ pub(super) fn pause<'a>(member: &Member, partitions: impl IntoIterator<Item = &'
 }
 
 /// Resumes partitions.
+///
+/// librdkafka drops the operation, and reports success, when its own thread pauses or resumes the
+/// partition for a rebalance at the same moment (librdkafka issue 5591). Asking twice finds a
+/// partition that is still paused, and does nothing to one that is not.
 pub(super) fn resume<'a>(
     member: &Member,
     partitions: impl IntoIterator<Item = &'a TopicPartition>,
 ) {
     let list = list(partitions);
-    if list.count() > 0
-        && let Err(error) = member.resume(&list)
-    {
-        tracing::debug!(event = "flow_refused", error = describe(&error), "resume refused");
+    for _ in 0..2 {
+        if list.count() > 0
+            && let Err(error) = member.resume(&list)
+        {
+            tracing::debug!(event = "flow_refused", error = describe(&error), "resume refused");
+        }
     }
 }
 

@@ -24,13 +24,17 @@ use crate::pipeline::mirror::commit_list;
 use crate::record::TopicPartition;
 use rdkafka::consumer::CommitMode;
 
+/// Where a partition stands until its position is set. If it were read from there after all, then
+/// everything below the wanted position would be dropped and nothing skipped.
+const UNREAD: Offset = Offset::Offset(0);
+
 /// The consumer as the poll and mirror threads share it.
 pub(crate) type Member = BaseConsumer<Callbacks>;
 
 /// A change of the assignment, for the consumer thread's book-keeping.
 #[derive(Debug)]
 pub(super) enum AssignmentChange {
-    /// Partitions were added, at the end and paused.
+    /// Partitions were added, paused.
     Added(Vec<TopicPartition>),
     /// Partitions were taken away.
     Removed(Vec<TopicPartition>),
@@ -87,19 +91,26 @@ impl ConsumerContext for Callbacks {
 
 impl Callbacks {
     /// Takes partitions on without reading them: positions come from the database.
+    ///
+    /// They are assigned at offset 0, which is never fetched, because they are paused before. A
+    /// logical offset would make librdkafka ask the broker for it, and an answer that comes after
+    /// our seek makes it ask again and go there: records would be skipped (ADR 0012).
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) {
-        let done = partitions.set_all_offsets(Offset::End).and_then(|()| {
-            match consumer.rebalance_protocol() {
+        let added = names(partitions);
+        for TopicPartition { topic, partition } in &added {
+            // librdkafka pauses only partitions of topics that it knows, and asking for a seek
+            // makes it know one. That the seek itself is refused is expected.
+            consumer.seek(topic, *partition, UNREAD, Duration::ZERO).ok();
+        }
+        warn_unless(consumer.pause(partitions), "new partitions could not be paused");
+        let done =
+            partitions.set_all_offsets(UNREAD).and_then(|()| match consumer.rebalance_protocol() {
                 RebalanceProtocol::Eager => consumer.assign(partitions),
                 RebalanceProtocol::Cooperative | RebalanceProtocol::None => {
                     consumer.incremental_assign(partitions)
                 }
-            }
-        });
+            });
         warn_unless(done, "assignment refused");
-        // Pausing purges what may have been fetched since.
-        warn_unless(consumer.pause(partitions), "new partitions could not be paused");
-        let added = names(partitions);
         if !added.is_empty() {
             self.changes.send(AssignmentChange::Added(added.clone())).ok();
         }

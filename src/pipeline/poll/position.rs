@@ -48,15 +48,9 @@ impl Poller {
                 reading.restarting(now + RESTART_TIME);
                 continue;
             }
-            // Resumed first: a seek makes librdkafka look at the partition at once, resuming it
-            // does not. Nothing is polled in between, and the seek outdates what was fetched.
-            if !reading.held {
-                resume(&self.member, [&reading.partition]);
-            }
-            match seek(&self.member, reading) {
+            match place(&self.member, reading) {
                 Ok(()) => reading.seeking = None,
                 Err(error) => {
-                    pause(&self.member, [&reading.partition]);
                     let (error, partition) = (describe(&error), &reading.partition);
                     tracing::debug!(event = "position_refused", error, %partition, "position not set yet");
                     reading.seeking = Some(Seeking { due: now + SEEK_RETRY, ..seeking });
@@ -144,6 +138,20 @@ impl Poller {
             reading.seeking = Some(Seeking { since: due, due });
         }
     }
+}
+
+/// Sets a paused reading's position and lets it flow, unless it is held. After an error it is
+/// paused.
+fn place(member: &Member, reading: &Reading) -> KafkaResult<()> {
+    // First, because where it stands may not be in its log: nothing must be fetched from there.
+    seek(member, reading)?;
+    if reading.held {
+        return Ok(());
+    }
+    resume(member, [&reading.partition]);
+    // Again, because a seek makes librdkafka look at the partition at once and resuming it does
+    // not. Nothing is polled in between.
+    seek(member, reading).inspect_err(|_| pause(member, [&reading.partition]))
 }
 
 /// Sets a reading's position. What was fetched before is thrown away, and the consumer's position

@@ -51,7 +51,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// A partition just assigned: at the end, paused.
+    /// A partition just assigned: paused.
     pub(super) fn assigned(partition: TopicPartition) -> Self {
         Self {
             partition,

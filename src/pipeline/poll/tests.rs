@@ -29,14 +29,22 @@ fn anchor_of(event: &Event) -> Anchor {
     Anchor { offset: event.offset(), timestamp: event.record.timestamp, crc: event.record.crc() }
 }
 
+/// Where librdkafka stands by what was polled. Its list of positions keeps a consumer from closing.
+fn polled_position(consumer: &Consumer, partition: i32) -> rdkafka::Offset {
+    let positions = consumer.member().upgrade().unwrap().position().unwrap();
+    positions.elements().iter().find(|p| p.partition() == partition).unwrap().offset()
+}
+
 #[test]
 fn records_are_read_from_the_wanted_position_and_carry_the_generation() {
     let broker = Broker::start("poll-seek");
     broker.produce_numbers(10);
     let mut running = Running::assigned(&broker, 1 << 20);
-    // Nothing flows before a seek.
+    // Nothing flows before a seek, and nothing is fetched only to be dropped.
     running.listen(Duration::from_millis(300));
     assert_eq!(running.offsets(), Vec::<i64>::new());
+    let polled = polled_position(&running.consumer, 0);
+    assert_eq!(polled, rdkafka::Offset::Invalid);
 
     running.seek(&broker, 3, 4, None);
     running.until_events(6);

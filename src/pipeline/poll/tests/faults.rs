@@ -62,6 +62,25 @@ fn fetches_that_mend_themselves_lose_and_repeat_nothing_and_tell_nothing() {
 }
 
 #[test]
+fn records_that_come_while_a_slow_broker_still_answers_the_assignment_are_not_skipped() {
+    let broker = mocked("mock-slow");
+    let producer = broker.producer();
+    broker.produce_with(&producer, (0..10).map(|n| n.to_string()));
+    let mock = broker.mock.as_ref().unwrap();
+    mock.broker_round_trip_time(1, Duration::from_millis(100)).unwrap();
+    // Read as soon as it is assigned: whatever librdkafka asks because of that is answered later.
+    let mut running = Running::assigned(&broker, 1 << 20);
+    running.seek(&broker, 1, 0, None);
+    running.until_events(10);
+    for more in 11..=20 {
+        broker.produce_with(&producer, [more.to_string()]);
+    }
+    running.until_events(20);
+    assert_eq!(running.offsets(), (0..20).collect::<Vec<_>>());
+    running.close();
+}
+
+#[test]
 fn an_offset_that_a_broker_denies_for_a_moment_is_no_changed_log() {
     let heard = read_through("mock-range", RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE);
     let changed = |event: &PollEvent| matches!(event, PollEvent::LogChanged { .. });

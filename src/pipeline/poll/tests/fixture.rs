@@ -58,9 +58,20 @@ impl Broker {
         runtime.block_on(admin.create_topics([&topic], &options)).unwrap();
     }
 
+    pub(super) fn producer(&self) -> BaseProducer {
+        ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap()
+    }
+
     pub(super) fn produce(&self, values: impl IntoIterator<Item = String>) {
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
+        self.produce_with(&self.producer(), values);
+    }
+
+    /// Produces with a producer that is connected already.
+    pub(super) fn produce_with(
+        &self,
+        producer: &BaseProducer,
+        values: impl IntoIterator<Item = String>,
+    ) {
         for value in values {
             let headers =
                 OwnedHeaders::new().insert(rdkafka::message::Header { key: "h", value: Some("1") });
