@@ -161,7 +161,9 @@ impl fmt::Display for Fault {
             FaultKind::PlanChanged => f.write_str("the routes' tables changed")?,
             FaultKind::Server(code) => {
                 write!(f, "sqlstate {code}")?;
-                if let Some(meaning) = code.meaning() {
+                if self.raised {
+                    f.write_str(" (raised by a trigger or function)")?;
+                } else if let Some(meaning) = code.meaning() {
                     write!(f, " ({meaning})")?;
                 }
             }

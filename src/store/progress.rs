@@ -173,9 +173,6 @@ pub async fn create_streams(session: &Session, partitions: &[TopicPartition]) ->
 /// A stream whose row another transaction holds is left out, without waiting for it: the caller
 /// asks again. That transaction is the old owner's proof of ownership while it dead-letters.
 ///
-/// What was counted as stale beyond the position is read again and counted then: it is forgotten
-/// here, or a partition that is taken again and again would seem to have ever more of it.
-///
 /// # Errors
 /// See [`Session::durable`].
 pub async fn claim(
@@ -204,17 +201,11 @@ pub async fn claim(
            from free
            where s.stream = free.stream
            returning s.*),
-         again as (
-           select c.stream, c.route, c.minute
-           from {schema}.stale_t c join taken t on t.stream = c.stream
-           where c.first_offset >= t.next_offset
-           for update of c skip locked),
-         forgotten as (
-           delete from {schema}.stale_t c using again
-           where c.stream = again.stream and c.route = again.route and c.minute = again.minute)
+         {forgotten}
          select lock.held, t.stream, t.topic, t.partition, t.owner_epoch, t.next_offset,
                 t.anchor_offset, t.anchor_time, t.anchor_crc
-         from lock left join taken t on true"
+         from lock left join taken t on true",
+        forgotten = forgotten(schema, "taken"),
     );
     let (topics, numbers) = columns(partitions);
     let rows = session
@@ -227,8 +218,26 @@ pub async fn claim(
     rows.iter().filter_map(|row| claimed(row).transpose()).collect()
 }
 
+/// The end of a list of common table expressions: what was counted as stale at or beyond the
+/// `next_offset` of the streams in `positions` is forgotten, because it is read again and counted
+/// then. A partition that is taken again and again would seem to have ever more of it.
+fn forgotten(schema: &str, positions: &str) -> String {
+    format!(
+        "again as (
+           select c.stream, c.route, c.minute
+           from {schema}.stale_t c join {positions} p on p.stream = c.stream
+           where c.first_offset >= p.next_offset
+           for update of c skip locked),
+         forgotten as (
+           delete from {schema}.stale_t c using again
+           where c.stream = again.stream and c.route = again.route and c.minute = again.minute)"
+    )
+}
+
 /// Writes positions that Kafka or the operator decided, and forgets the anchor: nothing before
-/// such a position was read by us. Returns the streams that are still ours.
+/// such a position was read by us. Brakes that were lifted by progress beyond their records must
+/// not hold again where it goes back; one that has reason to trips anew. Returns the streams that
+/// are still ours.
 ///
 /// # Errors
 /// See [`Session::durable`].
@@ -246,8 +255,12 @@ pub async fn reposition(
            from unnest($3, $4, $5) as p(stream, owner_epoch, next_offset)
            where s.stream = p.stream and s.owner_epoch = p.owner_epoch
              and (select held from lock)
-           returning s.stream)
-         select lock.held, moved.stream from lock left join moved on true"
+           returning s.stream, s.next_offset),
+         lifted as (
+           update {schema}.brake_t b set \"offset\" = -1 from moved where b.stream = moved.stream),
+         {forgotten}
+         select lock.held, moved.stream from lock left join moved on true",
+        forgotten = forgotten(schema, "moved"),
     );
     let streams: Vec<i32> = positions.iter().map(|p| p.stream.0).collect();
     let epochs: Vec<i64> = positions.iter().map(|p| p.epoch.0).collect();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgsluice::config::BrakeConfig;
+use pgsluice::event::{Content, RouteId};
 use pgsluice::group::{Group, GroupReply};
 use pgsluice::record::OwnerEpoch;
 use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
@@ -136,6 +137,65 @@ fn an_operator_accepts_dead_letters_of_all_routes_or_of_one_and_for_a_while() {
     assert_eq!(fixture.slow(bad(10)), done(&DEAD_LETTERED));
     assert_eq!(fixture.slow(bad(11)), done(&DEAD_LETTERED));
     halted(&fixture.slow(bad(12)), Reason::DeadLetterFlood, 12);
+}
+
+/// Writes a letter or a count of somebody else, by what differs from the one that is asked for.
+fn elsewhere(fixture: &Fixture, sink: &str, route: &str, disposition: &str, offset: i64) {
+    fixture.database.execute(&format!(
+        "insert into pgsluice.stream_t (sink, topic, partition)
+         select {sink}, 'elsewhere', 0 where {sink} = 99
+         on conflict do nothing;
+         insert into pgsluice.dead_letter_t
+             (stream, sink, \"offset\", timestamp_type, headers, disposition, reason, route,
+              aggregate_type, aggregate_id)
+         select coalesce(max(stream), 2), {sink}, {offset}, 'CreateTime', '[]', '{disposition}',
+           'x', '{route}', 't', {offset}::text
+         from pgsluice.stream_t where sink = 99;
+         insert into pgsluice.stale_t
+         select coalesce(max(stream), 2), '{route}', now(), 1000, {offset}, {offset}
+         from pgsluice.stream_t where sink = 99
+         on conflict do nothing",
+    ));
+}
+
+#[test]
+fn only_outcomes_of_the_sink_and_the_route_are_held_against_an_event() {
+    let mut fixture = fixture("brake_scope");
+    fixture.context.dead_letter.flood = Some(BrakeConfig { share: 0.01, ..limit(2) });
+    let sink = fixture.session.sink.0.to_string();
+    // GIVEN letters of another route, and parked ones, in a log of their own
+    for offset in (1..1_000).step_by(100) {
+        elsewhere(&fixture, &sink, "route[7]", "poison", offset);
+        elsewhere(&fixture, &sink, "route[0]", "parked", offset + 1);
+    }
+    // and of another sink
+    for offset in (2_001..3_000).step_by(100) {
+        elsewhere(&fixture, "99", "route[0]", "poison", offset);
+    }
+    fixture
+        .database
+        .execute("delete from pgsluice.stale_t where stream = 2 and route = 'route[0]'");
+    let mut event = poison(1, Some(1));
+    if let Content::Poison(poison) = &mut event.content {
+        poison.route = Some(RouteId(0));
+    }
+    assert_eq!(fixture.slow(group_of("own", 1, vec![event])), done(&DEAD_LETTERED));
+    let newest = group(2, vec![document(5_000, Some(100))]);
+    assert_eq!(fixture.fast(vec![newest]), [done(&[Verdict::Applied])]);
+    let stale = group(1, vec![document(2, Some(2))]);
+    assert_eq!(fixture.slow(stale), done(&[Verdict::Stale]));
+}
+
+#[test]
+fn to_accept_stale_events_is_not_to_accept_dead_letters() {
+    let fixture = tripped("brake_accepted_other");
+    fixture.database.execute(&format!(
+        "insert into pgsluice.acceptance_t (sink, kind, accepted_until) values
+           ({sink}, 'stale', now() + interval '1 hour'),
+           (99, 'dead_letters', now() + interval '1 hour')",
+        sink = fixture.session.sink.0
+    ));
+    halted(&fixture.slow(bad(3)), Reason::DeadLetterFlood, 3);
 }
 
 #[test]

@@ -262,7 +262,10 @@ fn names_that_a_trigger_made_up_are_not_kept() {
     let letter = "select sqlstate, constraint_name from pgsluice.dead_letter_t";
     assert_eq!(fixture.line(letter), "23514|raised");
     let error = fixture.line("select error from pgsluice.notification_t");
-    assert_eq!(error, "constraint violation: sqlstate 23514, constraint raised");
+    assert_eq!(
+        error,
+        "constraint violation: sqlstate 23514 (raised by a trigger or function), constraint raised"
+    );
 }
 
 #[test]

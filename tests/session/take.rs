@@ -4,6 +4,8 @@ use pgsluice::pipeline::advance::{advance, mirror_tag};
 use pgsluice::pipeline::input::TakeReply;
 use pgsluice::pipeline::take::{Committed, KafkaPosition, TakeRequest, take};
 use pgsluice::record::{Generation, NextOffset};
+use pgsluice::store::brake::standing;
+use pgsluice::store::name::Schema;
 
 use crate::place::{Place, partition, progress};
 
@@ -93,4 +95,31 @@ fn stale_events_that_are_read_again_are_not_counted_twice() {
     assert_eq!(place.database.text(counts).as_deref(), Some("10 40 50"));
     place.claim(&session, 0);
     assert_eq!(place.database.text(counts).as_deref(), Some("10 40"));
+}
+
+#[test]
+fn a_brake_that_progress_lifted_does_not_hold_again_where_an_operator_went_back() {
+    let place = Place::new("brake_again");
+    let (session, _end) = place.open();
+    let claim = place.claim(&session, 0);
+    place.runtime.block_on(advance(&session, &[progress(&claim, 50)])).unwrap();
+    place.database.execute(&format!(
+        "insert into pgsluice.brake_t (stream, kind, \"offset\", counted)
+         values ({stream}, 'stale', 30, 9);
+         insert into pgsluice.stale_t
+         values ({stream}, 'route[0]', now(), 5, 10, 19), ({stream}, 'route[1]', now(), 5, 20, 40)",
+        stream = claim.stream.0
+    ));
+    let group = place.config.kafka.group.clone();
+    let schema = Schema::new("pgsluice");
+    let holding = || {
+        let lead = place.runtime.block_on(session.slow()).unwrap();
+        place.runtime.block_on(standing(&lead, &schema, &group)).unwrap().unwrap().len()
+    };
+    assert_eq!(holding(), 0);
+    let moved = Committed { next: 20, metadata: String::new() };
+    assert!(matches!(place.take(&session, 0, Some(moved)), TakeReply::Claimed(_)));
+    assert_eq!(holding(), 0);
+    let counts = "select string_agg(route, ' ') from pgsluice.stale_t";
+    assert_eq!(place.database.text(counts).as_deref(), Some("route[0]"), "the others come again");
 }
