@@ -1,7 +1,8 @@
 # pgsluice as a container: docker build -t pgsluice .
 #
-# The image holds Debian's slim base, three libraries and one program. It runs as user 65532, needs
-# no writable file system and no capability: docker run --read-only --cap-drop ALL pgsluice
+# The image holds Debian's slim base, OpenSSL, zlib, certificates of authorities and one program. It
+# runs as user 65532, needs no writable file system and no capability:
+# docker run --read-only --cap-drop ALL pgsluice
 #
 # PROFILE=dev builds faster, for trying a change; deploy only what PROFILE=release built.
 

@@ -222,6 +222,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_would_stay_is_closed_after_one_answer() {
+        let telemetry = Telemetry::try_new("views").expect("metrics");
+        let (address, cancel) = start(&telemetry);
+        let mut stream = TcpStream::connect(address).expect("connect");
+        stream.set_read_timeout(Some(Duration::from_secs(3))).expect("timeout");
+        write!(stream, "GET /live HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer and its end");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        cancel.cancel();
+    }
+
+    #[test]
     fn only_http_1_is_spoken() {
         let telemetry = Telemetry::try_new("views").expect("metrics");
         let (address, cancel) = start(&telemetry);

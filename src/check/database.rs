@@ -363,6 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_connection_is_a_mistake_or_an_outage_by_what_the_server_says() {
+        let level =
+            |kind| only(|report| refused(OpenError::Database(Fault::new(kind)), report)).level;
+        for mistake in [*b"28P01", *b"28000", *b"3D000", *b"42501"] {
+            let mistake = SqlState(mistake);
+            assert_eq!(level(FaultKind::Server(mistake)), Level::Fail, "{mistake}");
+        }
+        for outage in [*b"53300", *b"57P03"] {
+            let outage = SqlState(outage);
+            assert_eq!(level(FaultKind::Server(outage)), Level::Unavailable, "{outage}");
+        }
+        for lost in [FaultKind::Connection, FaultKind::Deadline] {
+            assert_eq!(level(lost), Level::Unavailable, "{lost:?}");
+        }
+    }
+
+    #[test]
     fn a_server_older_than_14_is_to_be_upgraded() {
         let level = |number| only(|report| judge_version(number, String::new(), report)).level;
         assert_eq!(level(130_022), Level::Fail);

@@ -68,7 +68,7 @@ enum Refused {
     Database(Fault),
     #[error("nothing was read as group {0:?} yet: is kafka.group right, and postgres.schema?")]
     UnknownSink(String),
-    #[error("there is no route {0}: the configuration has {1}")]
+    #[error("there is no route {0}: the configuration has {1}, counted from 0")]
     UnknownRoute(u16, usize),
 }
 

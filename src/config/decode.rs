@@ -2,7 +2,8 @@
 
 use config::Value;
 
-use super::read::{Section, suggestion, texts};
+use super::near::suggestion;
+use super::read::{Section, texts};
 
 /// How records are read: the format's own defaults with `[decode.fields]` on top.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -63,7 +63,7 @@ const MAX_NAME: usize = 249;
 impl KafkaConfig {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let config = Self {
-            brokers: section.text("brokers"),
+            brokers: read_brokers(&mut section),
             group: section.text("group"),
             topics: read_topics(&mut section),
             start_from: read_start(&mut section),
@@ -81,6 +81,39 @@ impl KafkaConfig {
         section.finish();
         config
     }
+}
+
+fn read_brokers(section: &mut Section<'_>) -> String {
+    let text = section.text("brokers");
+    // Not shown: somebody may have written a password there.
+    if !text.is_empty() && !text.split(',').map(str::trim).all(is_broker) {
+        let form = "expected host:port, separated by commas, such as kafka-0:9092,kafka-1:9092";
+        section.problem("brokers", form);
+    }
+    text
+}
+
+/// Whether librdkafka could find a broker there: `host`, `host:port` or `[address]:port`, and the
+/// protocol before it, if need be.
+fn is_broker(text: &str) -> bool {
+    let address = match text.split_once("://") {
+        None => text,
+        Some((protocol, address)) => {
+            let known = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+            if !known.iter().any(|known| protocol.eq_ignore_ascii_case(known)) {
+                return false;
+            }
+            address
+        }
+    };
+    let (host, port) = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, rest)) if host.contains(':') => (host, rest.strip_prefix(':')),
+        _ => address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))),
+    };
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+    !host.is_empty()
+        && host.chars().all(legal)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn read_topics(section: &mut Section<'_>) -> Vec<String> {
@@ -150,6 +183,18 @@ pub(super) fn why(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn brokers_are_hosts_with_ports() {
+        for fine in ["b", "b:9092", "kafka-0.x_y:1", "10.0.0.1:9092", "[::1]:9092", "ssl://b:9093"]
+        {
+            assert!(is_broker(fine), "{fine}");
+        }
+        for other in ["", "b 9092", "b;9092", "b:9092x", "b:99999", "b:0", "http://b:9092", "a:b@c"]
+        {
+            assert!(!is_broker(other), "{other}");
+        }
+    }
 
     #[test]
     fn topic_names_follow_kafkas_own_rule() {

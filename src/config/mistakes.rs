@@ -156,6 +156,16 @@ fn a_route_that_cannot_be_meant_is_told_what_to_write() {
              \"aggregate_id\"?"]
     );
     assert_eq!(
+        messages(REQUIRED, &[("PGSLUICE__ROUTE__0__SKIP", "true")]),
+        ["PGSLUICE__ROUTE__0__SKIP: route: cannot be given by a variable; write it in a file"]
+    );
+    assert_eq!(
+        after_required("[decode.fields]\nid = \"key\"\n"),
+        ["FILE:8: decode.fields.id: unknown key; there are aggregate_id, aggregate_type, \
+          causation_id, correlation_id, event_id, event_type, nonce, payload, tenant, time, \
+          transaction_id, user, version"]
+    );
+    assert_eq!(
         after_required("[route]\ntopic = \"x\"\n"),
         ["FILE:8: route: expected a list of tables: write [[route]], with two brackets"]
     );
@@ -280,6 +290,10 @@ fn each_setting_that_cannot_be_meant_has_its_sentence() {
             "FILE:9: notification.event_json: has no effect: notification.write is \"none\"",
         ),
         (
+            "[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }\ncolumns = ['a']",
+            "FILE:11: route[0].upsert.columns: expected { column = \"source\" } or \"auto\"",
+        ),
+        (
             "[[route]]\ntopic = '^orders-.*'\nskip = true",
             "FILE:8: route[0].topic: \"^orders-.*\" is no topic name; a \"^pattern\" stands in",
         ),
@@ -309,6 +323,7 @@ fn each_setting_that_cannot_be_meant_has_its_sentence() {
         assert!(found.len() == 1 && found[0].contains(expected), "{file}: {found:#?}");
     }
     for (variable, value, expected) in [
+        ("BROKERS", "b:9092;c:9092", "expected host:port, separated by commas, such as"),
         ("GROUP", long.as_str(), "is longer than 249 bytes"),
         ("INSTANCE_ID", "", "must not be empty; leave it out for a dynamic member"),
         ("TOPICS", " , ", "needs at least one topic name"),

@@ -13,6 +13,7 @@ mod limits;
 mod load;
 #[cfg(test)]
 mod mistakes;
+mod near;
 mod postgres;
 mod properties;
 mod read;

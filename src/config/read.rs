@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
 
+use super::near::{nearest, suggestion};
 use super::source::{ENV_PREFIX, Place, is_env, place_of};
 use super::units::{Bytes, parse_duration};
 
@@ -404,7 +405,7 @@ impl<'a> Section<'a> {
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.raw(key) else { return Vec::new() };
         let ValueKind::Array(items) = &value.kind else {
-            let message = if is_env(value) {
+            let message = if matches!(place_of(value, None), Some(Place::Env(_))) {
                 "cannot be given by a variable; write it in a file".to_owned()
             } else {
                 format!("expected a list of tables: write [[{key}]], with two brackets")
@@ -437,9 +438,17 @@ impl<'a> Section<'a> {
             } else {
                 nearest(key, &self.asked).map(|near| format!("\"{near}\""))
             };
-            let near = near.map_or_else(String::new, |near| format!(", did you mean {near}?"));
+            let near = near.map_or_else(|| self.known(), |near| format!(", did you mean {near}?"));
             self.problem(key, format!("unknown {what}{near}"));
         }
+    }
+
+    /// The keys that there are, where none is near.
+    fn known(&self) -> String {
+        let mut keys = self.asked.clone();
+        keys.sort_unstable();
+        keys.dedup();
+        format!("; there are {}", keys.join(", "))
     }
 
     /// The variable that was meant by one whose key is not known here.
@@ -480,21 +489,4 @@ pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
             .collect(),
         _ => None,
     }
-}
-
-/// `, did you mean …?` when one of the words is near enough.
-pub(super) fn suggestion(text: &str, words: &[&str]) -> String {
-    nearest(text, words).map_or_else(String::new, |word| format!(", did you mean \"{word}\"?"))
-}
-
-/// The word that is most like the text, if one is near enough.
-fn nearest<'w>(text: &str, words: &[&'w str]) -> Option<&'w str> {
-    /// Below this similarity (0 to 1) a suggestion is more confusing than none.
-    const NEAR: f64 = 0.75;
-    words
-        .iter()
-        .map(|word| (strsim::jaro_winkler(text, word), *word))
-        .filter(|(similarity, _)| *similarity >= NEAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, word)| word)
 }

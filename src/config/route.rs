@@ -222,13 +222,14 @@ fn read_upsert(mut section: Section<'_>) -> RouteAction {
                 .problem("columns", "is missing; give columns = { name = \"source\" } or \"auto\"");
             None
         }
-        Some(Value { kind: ValueKind::String(text), .. }) => {
-            if text != "auto" {
-                section.problem("columns", "expected { column = \"source\" } or \"auto\"");
-            }
+        Some(Value { kind: ValueKind::String(text), .. }) if text == "auto" => None,
+        Some(Value { kind: ValueKind::Table(_), .. }) => {
+            Some(read_columns(section.table("columns")))
+        }
+        Some(_) => {
+            section.problem("columns", "expected { column = \"source\" } or \"auto\"");
             None
         }
-        Some(_) => Some(read_columns(section.table("columns"))),
     };
     let twice = columns.iter().flatten().find(|(name, _)| key.iter().any(|(k, _)| k == name));
     if let Some((name, _)) = twice {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::kafka::is_topic_name;
-use super::read::{Section, suggestion};
+use super::near::suggestion;
+use super::read::Section;
 
 /// What stands for the source topic in `dead_letter.topic`.
 const TOPIC_MARK: &str = "{topic}";

@@ -101,7 +101,8 @@ fn every_problem_is_listed_with_its_key_and_line() {
             "5 batch.max_records: expected a whole number from 1 to 100000",
             "6 batch.max_bytes: expected a size with its unit, such as \"8MiB\" or \"512KiB\"",
             "8 limits.record_bytes: must not be above limits.in_flight_bytes (12MiB)",
-            "10 nonsense: unknown section",
+            "10 nonsense: unknown section; there are admin, batch, dead_letter, decode, group, \
+             kafka, limits, log, notification, on_unmatched, postgres, retry, route, shutdown",
         ]
     );
 }

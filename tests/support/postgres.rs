@@ -331,7 +331,7 @@ fn url(port: u16, database: &str) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/{database}?connect_timeout=5")
 }
 
-/// The newest installed server program of that name; 15 is the oldest version supported.
+/// The newest installed server program of that name; CI has 15.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = installed
