@@ -112,7 +112,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
+        let width =
+            self.findings.iter().map(|finding| finding.subject.chars().count()).max().unwrap_or(0);
         for Finding { level, subject, found, advice } in &self.findings {
             writeln!(f, "{:<5} {subject:<width$}  {found}", level.as_str())?;
             if let Some(advice) = advice {

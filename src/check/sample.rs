@@ -115,12 +115,8 @@ pub(super) async fn take(
             return None;
         }
     };
-    if found.late {
-        report.warn(
-            "sample",
-            "the brokers did not give all records in time",
-            "try again, or a smaller sample",
-        );
+    if let Some((what, advice)) = found.cut {
+        report.warn("sample", what, advice);
     }
     let read = found.records.len();
     let mut seen = Seen::default();

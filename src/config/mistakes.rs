@@ -324,6 +324,9 @@ fn each_setting_that_cannot_be_meant_has_its_sentence() {
     }
     for (variable, value, expected) in [
         ("BROKERS", "b:9092;c:9092", "expected host:port, separated by commas, such as"),
+        // As YAML's block texts end.
+        ("START_FROM", "latest\n", "has spaces or line ends around it"),
+        ("GROUP", "views\n", "has spaces or line ends around it"),
         ("GROUP", long.as_str(), "is longer than 249 bytes"),
         ("INSTANCE_ID", "", "must not be empty; leave it out for a dynamic member"),
         ("TOPICS", " , ", "needs at least one topic name"),

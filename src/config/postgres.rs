@@ -239,7 +239,8 @@ pub(super) fn is_identifier(name: &str) -> bool {
 
 /// Parses a URL. The driver's own message is dropped: it may hold parts of the URL (INV-9).
 fn parse_url(url: &SecretString) -> Result<Target, UrlError> {
-    let (text, parameters) = connection_text::split(url.expose_secret())?;
+    // A file or a variable may have got a line end or a space behind it.
+    let (text, parameters) = connection_text::split(url.expose_secret().trim())?;
     let mut driver: tokio_postgres::Config = text.parse().map_err(|_| UrlError::Syntax)?;
     if driver.get_hosts().is_empty() && driver.get_hostaddrs().is_empty() {
         return Err(UrlError::Missing("host"));
@@ -268,6 +269,7 @@ mod tests {
     fn a_url_needs_host_user_and_database() {
         assert!(parse("postgres://app@localhost/app").is_ok());
         assert!(parse("host=localhost user=app dbname=app").is_ok());
+        assert!(parse(" postgres://app@localhost/app \n").is_ok());
         assert_eq!(parse("postgres://localhost/app"), Err(UrlError::Missing("user")));
         assert_eq!(parse("postgres://app@localhost"), Err(UrlError::Missing("database")));
         assert_eq!(parse("user=app dbname=app"), Err(UrlError::Missing("host")));

@@ -227,6 +227,10 @@ impl<'a> Section<'a> {
                 self.problem(key, "must not be empty");
                 text
             }
+            Some(text) if text.trim() != text => {
+                self.problem(key, "has spaces or line ends around it");
+                text.trim().to_owned()
+            }
             Some(text) => text,
             None => {
                 if !self.has(key) {

@@ -139,6 +139,25 @@ fn a_variable_of_ours_that_is_not_text_is_a_problem_and_another_ones_is_not() {
 }
 
 #[test]
+fn a_variable_that_may_be_meant_for_us_is_doubtful_and_an_injected_one_is_not() {
+    let names =
+        ["PGSLUICE_LOG_LEVEL", "PGSLUICE_KAFKA_PORT_9092_TCP", "PGSLUICE_ADMIN_PORT", "HOME"];
+    assert_eq!(
+        doubtful_variables(names.into_iter().map(str::to_owned)),
+        [("PGSLUICE_LOG_LEVEL".to_owned(), "PGSLUICE__LOG__LEVEL".to_owned())]
+    );
+}
+
+#[test]
+fn the_authorities_of_the_system_may_be_looked_for() {
+    with_env(&[
+        ("PGSLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl"),
+        ("PGSLUICE__KAFKA__PROPERTIES__SSL_CA_LOCATION", "probe"),
+    ])
+    .expect("\"probe\" is no file");
+}
+
+#[test]
 fn properties_the_guarantees_rest_on_are_refused_with_the_reason() {
     let file = "[kafka.properties]\n'enable.auto.commit' = true\n'client.id' = 'x'\n\
                 'isolation.level' = 'read_uncommitted'\n";

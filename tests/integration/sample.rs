@@ -263,6 +263,35 @@ fn a_sample_is_spread_over_the_partitions_and_begins_where_it_is_told() {
 }
 
 #[test]
+fn a_producers_clock_that_goes_back_does_not_reorder_a_partition() {
+    let case = Case::new("sample_clock", 1);
+    let record = |time| Outgoing::new("k", "{}").at(time);
+    case.producer().send_all([2000, 1000, 1500].map(record));
+
+    let (_, result) = sample(&case.config(""), &["5"]);
+
+    assert_eq!(offsets(&result), [(0, 0), (0, 1), (0, 2)]);
+    assert_eq!(words(&result, "verdict"), ["APPLIED"; 3]);
+}
+
+#[test]
+fn a_sample_that_memory_cuts_short_says_so() {
+    let case = Case::new("sample_large", 1);
+    let large = format!("{{\"text\":\"{}\"}}", "x".repeat(20 * 1024));
+    case.producer().send_all((0..10).map(|n| Outgoing::new(&format!("k{n}"), large.as_bytes())));
+    let config = case.config(
+        "[batch]\nmax_bytes = \"64KiB\"\n\
+         [limits]\nin_flight_bytes = \"64KiB\"\nrecord_bytes = \"64KiB\"\n",
+    );
+
+    let (code, result) = sample(&config, &["10"]);
+
+    assert_eq!(code, Some(0));
+    assert!((1..10).contains(&records(&result).len()), "{result:#}");
+    assert_finding(&result, "warn", "fit limits.in_flight_bytes");
+}
+
+#[test]
 fn aborted_records_are_no_part_of_a_sample_and_nobody_waits_for_more() {
     let case = Case::new("sample_aborted", 1);
     let producer = kafka::Producer::transactional(&case.topic);

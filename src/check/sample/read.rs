@@ -18,6 +18,15 @@ use crate::record::{Generation, StreamId};
 
 use super::{From, Stretch, Wanted};
 
+/// The brokers were slow.
+const LATE: (&str, &str) =
+    ("the brokers did not give all records in time", "try again, or a smaller sample");
+/// The records are large.
+const FULL: (&str, &str) = (
+    "not all records that were asked for fit limits.in_flight_bytes",
+    "raise it for the sample, or be content with these",
+);
+
 /// How long reading may take. Brokers that hang must not hang the check.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -32,8 +41,8 @@ pub(super) struct Taken {
 pub(super) struct Found {
     /// The records in the order in which they are to be tried.
     pub(super) records: Vec<Taken>,
-    /// The brokers did not give all of them in time.
-    pub(super) late: bool,
+    /// Why they are fewer than there are, where they are, and what to do.
+    pub(super) cut: Option<(&'static str, &'static str)>,
 }
 
 /// Reads up to so many records, about as many of each partition. Those with few records come
@@ -73,8 +82,8 @@ pub(super) fn read(
     match trouble {
         Some(error) if reader.records.is_empty() => Err(error),
         _ => {
-            let late = Instant::now() >= reader.deadline;
-            Ok(Found { records: merged(reader.records), late })
+            let cut = reader.cut(wanted.records);
+            Ok(Found { records: merged(reader.records), cut })
         }
     }
 }
@@ -89,6 +98,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Why there may be more records than were read.
+    fn cut(&self, wanted: usize) -> Option<(&'static str, &'static str)> {
+        if self.weight == 0 && self.records.len() < wanted {
+            Some(FULL)
+        } else {
+            (Instant::now() >= self.deadline).then_some(LATE)
+        }
+    }
+
     fn stretch(&mut self, stretch: &Stretch, share: usize, from: From) -> Result<(), KafkaError> {
         let Stretch { partition, stream, low, start, high } = stretch;
         let start = match from {
