@@ -73,6 +73,8 @@ pub enum FaultKind {
     PlanChanged,
     /// The server does not show the session's lock: another server, a pooler, or a lost session.
     LockNotSeen,
+    /// No broker answered, and a first session waits for one.
+    BrokersSilent,
     /// No connection, because of TLS: nothing was sent, an operator mends certificates or modes.
     Tls(TlsFault),
     /// Answers that the protocol does not allow, or another state that should not be.
@@ -172,6 +174,7 @@ impl fmt::Display for Fault {
             FaultKind::DriverType => f.write_str("parameter type refused")?,
             FaultKind::Encode => f.write_str("statement could not be encoded")?,
             FaultKind::LockNotSeen => f.write_str("session lock not seen")?,
+            FaultKind::BrokersSilent => f.write_str("no broker answers")?,
             FaultKind::Tls(what) => write!(f, "TLS: {what}")?,
             FaultKind::Bug(what) => write!(f, "unexpected state: {what}")?,
         }

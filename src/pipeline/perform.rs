@@ -66,7 +66,7 @@ impl OpenFailure {
             Self::Tables(MigrateError::Database(fault)) => fault,
             Self::Tables(_) => Fault::new(FaultKind::Bug("pgsluice's tables cannot be used")),
             Self::Connection(error) => error.into_fault(),
-            Self::Brokers => Fault::new(FaultKind::Bug("no broker answers")),
+            Self::Brokers => Fault::new(FaultKind::BrokersSilent),
         }
     }
 }

@@ -131,6 +131,7 @@ impl FaultPolicy {
             | FaultKind::Deadline
             | FaultKind::PlanChanged
             | FaultKind::LockNotSeen
+            | FaultKind::BrokersSilent
             | FaultKind::Tls(_) => Decision::WaitForDatabase,
             FaultKind::Route => Decision::Halt(Reason::SchemaMismatch),
             // Raised with its own reason where it is decided; it is no failure of a statement.

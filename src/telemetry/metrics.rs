@@ -217,6 +217,7 @@ impl Metrics {
             FaultKind::Brake => "brake".to_owned(),
             FaultKind::PlanChanged => "plan_changed".to_owned(),
             FaultKind::LockNotSeen => "lock_not_seen".to_owned(),
+            FaultKind::BrokersSilent => "brokers_silent".to_owned(),
             FaultKind::Tls(_) => "tls".to_owned(),
             FaultKind::Bug(_) => "bug".to_owned(),
         };

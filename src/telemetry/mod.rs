@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::kafka::ends::LogEnd;
 use crate::kafka::faults::PollFault;
 use crate::publish;
@@ -158,7 +158,8 @@ impl Telemetry {
         let news = self.lock_status().session_lost(fault);
         self.0.metrics.session_lost(fault);
         let session = session.0;
-        if news {
+        // Silent brokers were told of where they were missed.
+        if news && fault.kind != FaultKind::BrokersSilent {
             tracing::warn!(
                 event = "session_lost",
                 session,
