@@ -1,7 +1,7 @@
 # The development commands. Each installs first what it needs beside the Rust toolchain
 # (scripts/install.sh, quick when nothing is missing).
 
-.PHONY: test demo bench lint clean install
+.PHONY: test demo bench soak lint clean install
 
 # Every test, unit and integration, against a real Kafka and a real PostgreSQL.
 test: install
@@ -14,6 +14,11 @@ demo: install
 # Events per second and CPU per event beside pgbench, in one run. See bench/README.md.
 bench: install
 	bench/run.sh
+
+# Three instances under load for minutes, with a fault of some kind every few seconds, and the
+# account of every record at the end. PGSLUICE_SOAK_MINUTES (5), PGSLUICE_SOAK_SEED (random).
+soak: install
+	cargo test --test endurance -- --ignored --nocapture soak
 
 # Formatting, lints and documentation, as CI checks them.
 lint: install

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run.sh DIR: one Apache Kafka node (KRaft, broker and controller in one JVM) on free loopback
 # ports, with its data in DIR. Writes its address to DIR/bootstrap.servers, then becomes the JVM:
-# SIGTERM stops it. DIR/secured.servers is a second address that wants TLS and SCRAM-SHA-512 (user
+# SIGTERM stops it. Run again with the same DIR it goes on with its data and its address.
+# DIR/secured.servers is a second address that wants TLS and SCRAM-SHA-512 (user
 # pgsluice, password test-password); its certificate is signed by DIR/ca.pem, and ACLs hold there.
 # Settings are for a throw-away broker: nothing is replicated, groups start without a delay and
 # clients may use session timeouts from one second on.
@@ -15,6 +16,13 @@ dir=${1:?usage: run.sh DIR}
 mkdir -p "$dir"
 command -v java >/dev/null || { echo "run.sh: java is missing; run scripts/install.sh" >&2; exit 3; }
 lib=$("$here/fetch.sh")
+
+java_options=(-Xms256m -Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto
+    -Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn)
+if [ -s "$dir/bootstrap.servers" ]; then
+    exec java "${java_options[@]}" -cp "$lib/*" kafka.Kafka "$dir/server.properties"
+fi
+
 broker=$(free_port)
 controller=$(free_port)
 while [ "$controller" = "$broker" ]; do controller=$(free_port); done
@@ -66,8 +74,6 @@ group.consumer.min.heartbeat.interval.ms=500
 group.consumer.heartbeat.interval.ms=500
 PROPERTIES
 
-java_options=(-Xms256m -Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto
-    -Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn)
 java "${java_options[@]}" -cp "$lib/*" kafka.tools.StorageTool \
     format --ignore-formatted -t cGdzbHVpY2UtdGVzdC1rZg -c "$dir/server.properties" \
     --add-scram 'SCRAM-SHA-512=[name=pgsluice,password=test-password]' >/dev/null

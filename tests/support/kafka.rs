@@ -1,8 +1,8 @@
 //! A real Apache Kafka, topics and records for tests, and the operator's own tools.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -20,29 +20,42 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, Timestamp};
 
-use super::process::{dies_with_us, next_number, scratch, spawn};
+use super::broker::Broker;
+use super::process::{next_number, scratch};
 use super::wait;
 
 /// Names the address of a running broker; without it the test process starts its own.
 const ADDRESS_VARIABLE: &str = "PGSLUICE_TEST_KAFKA";
 /// Names the directory of that broker; only needed where its secured listener is.
 const DIRECTORY_VARIABLE: &str = "PGSLUICE_TEST_KAFKA_DIR";
-/// The first start may have to fetch Kafka's jars.
-const START_DEADLINE: Duration = Duration::from_secs(300);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+static BROKERS: OnceLock<String> = OnceLock::new();
+/// Where this test process started one.
+static OWN: OnceLock<Mutex<Broker>> = OnceLock::new();
 
 /// The broker's `bootstrap.servers`; starts the broker on first use.
 pub(crate) fn brokers() -> &'static str {
-    static BROKERS: OnceLock<String> = OnceLock::new();
     BROKERS.get_or_init(|| {
-        let address = std::env::var(ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty());
-        let address = address.unwrap_or_else(start);
-        let client: BaseConsumer = client_config(&address).create().expect("create a client");
-        wait::until("Kafka answers", Duration::from_secs(60), || {
-            client.fetch_metadata(None, Duration::from_secs(5)).is_ok()
-        });
-        address
+        let given = std::env::var(ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty());
+        given.unwrap_or_else(|| own().address().to_owned())
     })
+}
+
+/// A broker that nobody else uses meanwhile: for tests that stop it. All tests of their binary have
+/// to begin with this.
+pub(crate) fn alone() -> MutexGuard<'static, Broker> {
+    let mut broker = own();
+    let address = BROKERS.get_or_init(|| broker.address().to_owned());
+    assert_eq!(address, broker.address(), "a test of this binary uses the shared broker");
+    broker.ensure_running();
+    broker
+}
+
+fn own() -> MutexGuard<'static, Broker> {
+    let broker = OWN.get_or_init(|| Mutex::new(Broker::own()));
+    // A test that failed may have left it stopped, nothing else.
+    broker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The listener of [`brokers`] that wants TLS and SCRAM: its address, and the file that holds the
@@ -57,24 +70,6 @@ pub(crate) fn secured() -> (String, PathBuf) {
         panic!("{plain}: set {DIRECTORY_VARIABLE} to the DIR that scripts/kafka/run.sh was given")
     });
     (address.trim().to_owned(), directory.join("ca.pem"))
-}
-
-fn start() -> String {
-    let directory = scratch().join("kafka");
-    let log = std::fs::File::create(scratch().join("kafka.log")).expect("create the broker's log");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka/run.sh");
-    let mut command = dies_with_us("KILL", script);
-    command.arg(&directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let mut broker = spawn(command);
-    let address_file = directory.join("bootstrap.servers");
-    wait::for_some("Kafka starts", START_DEADLINE, || {
-        if let Some(status) = broker.try_wait().expect("look at the broker") {
-            let log = std::fs::read_to_string(scratch().join("kafka.log")).unwrap_or_default();
-            panic!("Kafka ended with {status}; is scripts/install.sh needed?\n{log}");
-        }
-        let address = std::fs::read_to_string(&address_file).ok()?;
-        address.ends_with('\n').then(|| address.trim().to_owned())
-    })
 }
 
 fn client_config(brokers: &str) -> ClientConfig {

@@ -10,6 +10,7 @@
     reason = "a test panics where it cannot go on"
 )]
 
+pub(crate) mod broker;
 pub(crate) mod certificates;
 pub(crate) mod complaints;
 pub(crate) mod daemon;
