@@ -49,7 +49,8 @@ pub enum PollFault {
     Corrupt,
     /// An operator has to act (authorization, a missing topic); librdkafka keeps trying.
     Operator,
-    /// Trying again cannot help: the process should end.
+    /// What librdkafka cannot mend and keeps trying: told like an operator's business. What it has
+    /// given up itself (a fatal error) ends the process.
     Exit,
 }
 

@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::fault::{Decision, Fault};
 use crate::group::{Group, GroupReply, Progress};
 use crate::record::{
-    Anchor, Generation, NextOffset, OwnerEpoch, SessionId, StreamId, TopicPartition,
+    Anchor, Generation, NextOffset, Offset, OwnerEpoch, SessionId, StreamId, TopicPartition,
 };
 use crate::verdict::{Reason, Verdict};
 
@@ -225,6 +225,8 @@ pub enum Report {
         reason: Reason,
         /// The fault behind it, when it was one.
         fault: Option<Fault>,
+        /// The record that it stands before, when it was one.
+        at: Option<Offset>,
     },
     /// A halted partition was taken up again.
     HaltEnded(TopicPartition),

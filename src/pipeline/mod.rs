@@ -112,6 +112,7 @@ struct Pipeline {
     /// A route does not fit its table, or did not when something last failed: every take looks at
     /// the catalog first.
     plan_doubted: bool,
+    unusable: sessions::Unusable,
     /// The first session must be open by then.
     first_session_by: Option<Instant>,
     /// Set by the drain: when to give up on it.

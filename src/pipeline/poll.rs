@@ -145,8 +145,8 @@ pub enum PollEvent {
     /// The topics that cannot be read, each with the brokers' code: all of them each time one is
     /// added or taken away. `UnknownTopic` and the like mean that somebody else has to mend it.
     Refused(Vec<(Arc<str>, RDKafkaErrorCode)>),
-    /// An error that librdkafka does not mend unseen, once a minute for each code. `Exit` means
-    /// that going on is pointless, `Operator` that somebody else has to mend it, `Corrupt` that
+    /// An error that librdkafka does not mend unseen, once a minute for each code. `Exit` and
+    /// `Operator` mean that somebody else has to mend it, `Corrupt` that
     /// a batch cannot be read and is fetched again and again instead of being skipped.
     Trouble {
         /// librdkafka's code.

@@ -14,11 +14,28 @@ use super::input::Input;
 use super::perform::{Live, OpenFailure, Opened, Outcome};
 use super::poll::Command;
 
+/// What was told of a database that answers and cannot be used.
+#[derive(Debug, Default)]
+pub(super) struct Unusable(Option<String>);
+
+impl Unusable {
+    /// Whether the attempt failed in another way than the one before.
+    fn news(&mut self, failure: &OpenFailure) -> bool {
+        let now = match failure {
+            OpenFailure::Tables(error) => error.to_string(),
+            OpenFailure::Connection(error) => error.to_string(),
+            OpenFailure::Brokers => return false,
+        };
+        self.0.replace(now.clone()).is_none_or(|before| before != now)
+    }
+}
+
 impl Pipeline {
     pub(super) fn on_opened(&mut self, opened: Opened) {
         let Opened { session, end, context } = opened;
         let id = session.id;
         self.first_session_by = None;
+        self.unusable = Unusable::default();
         self.telemetry.session_opened(id);
         self.plan_doubted = context.plan.has_unusable();
         let decoder = Decoder::new(&context.plan, &self.around.config);
@@ -34,29 +51,33 @@ impl Pipeline {
     }
 
     pub(super) fn on_not_opened(&mut self, id: SessionId, failure: OpenFailure) {
-        let first = self.first_session_by.is_some();
-        match &failure {
+        let news = self.unusable.news(&failure);
+        let useless = match &failure {
             OpenFailure::Connection(error @ OpenError::ClusterMismatch { .. }) => {
                 tracing::error!(event = "cluster_mismatch", %error, "refusing to start");
                 return self.end(ExitReason::Fenced);
             }
             OpenFailure::Tables(MigrateError::Database(_))
-            | OpenFailure::Connection(OpenError::Database(_)) => {}
+            | OpenFailure::Connection(OpenError::Database(_)) => false,
             OpenFailure::Tables(error) => {
-                tracing::error!(event = "tables_unusable", %error, "pgsluice's tables");
-                if first {
-                    return self.end(ExitReason::Configuration);
+                if news {
+                    tracing::error!(event = "tables_unusable", %error, "pgsluice's tables");
                 }
+                true
             }
             OpenFailure::Connection(error) => {
-                tracing::error!(event = "database_unusable", %error, "database");
-                if first {
-                    return self.end(ExitReason::Configuration);
+                if news {
+                    tracing::error!(event = "database_unusable", %error, "database");
                 }
+                true
             }
             OpenFailure::Brokers => {
                 tracing::warn!(event = "brokers_silent", "no broker answers; waiting for one");
+                false
             }
+        };
+        if useless && self.first_session_by.is_some() {
+            return self.end(ExitReason::Configuration);
         }
         self.feed(Input::SessionLost(id, failure.fault()));
     }

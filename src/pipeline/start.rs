@@ -23,6 +23,7 @@ use super::mirror::Mirror;
 use super::passage::Passage;
 use super::perform::{Outcome, Surroundings};
 use super::poll::{Budget, Consumer};
+use super::sessions::Unusable;
 use super::state::{State, StateConfig};
 use super::waiting::Counting;
 use super::{Pipeline, Work};
@@ -96,6 +97,7 @@ impl Pipeline {
             measure_due: clock,
             live: None,
             plan_doubted: false,
+            unusable: Unusable::default(),
             drain_by: None,
             exit: None,
         })

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::fault::{Decision, Fault};
 use crate::pipeline::input::{Claim, Report};
-use crate::record::{NextOffset, TopicPartition};
+use crate::record::{NextOffset, Offset, TopicPartition};
 use crate::verdict::{Reason, Verdict};
 
 use super::Telemetry;
@@ -38,8 +38,8 @@ impl Telemetry {
                     "the database knows a newer owner of the partition"
                 );
             }
-            Report::Halted { partition, reason, fault } => {
-                self.halted(partition, *reason, fault.as_ref());
+            Report::Halted { partition, reason, fault, at } => {
+                self.halted(partition, *reason, fault.as_ref(), *at);
             }
             Report::HaltEnded(partition) => {
                 self.lock_status().halt_ended(partition);
@@ -135,7 +135,13 @@ impl Telemetry {
         tracing::info!(event = "partition_given_up", %partition, held, "partition given up");
     }
 
-    fn halted(&self, partition: &TopicPartition, reason: Reason, fault: Option<&Fault>) {
+    fn halted(
+        &self,
+        partition: &TopicPartition,
+        reason: Reason,
+        fault: Option<&Fault>,
+        at: Option<Offset>,
+    ) {
         // Each attempt that fails for the same reason reports again.
         if !self.lock_status().halted(partition, reason, fault) {
             tracing::debug!(event = "partition_halted", %partition, "still halted");
@@ -146,6 +152,7 @@ impl Telemetry {
             event = "partition_halted",
             %partition,
             reason = reason.as_str(),
+            offset = at.map(|offset| offset.0),
             error = fault.map(tracing::field::display),
             "partition halted until its cause is mended; it goes on by itself"
         );
@@ -239,6 +246,7 @@ mod tests {
             partition: partition(),
             reason: Reason::PermissionDenied,
             fault: Some(Fault::new(FaultKind::Server(code))),
+            at: None,
         });
         let counted = |telemetry: &Telemetry| {
             let text = telemetry.metrics().encode().expect("text");
@@ -250,6 +258,7 @@ mod tests {
             partition: partition(),
             reason: Reason::PermissionDenied,
             fault: Some(Fault::new(FaultKind::Server(code))),
+            at: None,
         });
         assert!(counted(&telemetry));
         let halted = telemetry.status().partitions[&partition()].clone();

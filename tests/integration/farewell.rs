@@ -115,6 +115,38 @@ fn while_it_starts_and_neither_broker_nor_database_has_ever_answered() {
     }
 }
 
+/// Starts a daemon that waits for a table that somebody has locked, stops it then, and lets another
+/// one finish.
+fn stopped_while_it_waits_for(name: &str, table: &str) {
+    let case = Case::new(name, 1);
+    let place = case.producer().send(renamed("c", 1));
+    let mut holder = case.database.connect();
+    let lock = format!("begin; lock table pgsluice.{table} in access exclusive mode");
+    holder.batch_execute(&lock).unwrap();
+    let daemon = case.daemon(ENVELOPE);
+    let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
+                   and datname = current_database()";
+    daemon.until("it waits for the lock", SETTLING, || case.database.count(waiting) > 0);
+
+    ends_soon(&daemon);
+
+    holder.batch_execute("rollback").unwrap();
+    let daemon = case.daemon(ENVELOPE);
+    case.until_finished(&daemon);
+    case.assert_outcomes([(place, "APPLIED")]);
+    daemon.stop();
+}
+
+#[test]
+fn while_it_opens_its_first_session() {
+    stopped_while_it_waits_for("stop_opening", "schema_t");
+}
+
+#[test]
+fn while_it_takes_its_partition() {
+    stopped_while_it_waits_for("stop_taking", "stream_t");
+}
+
 #[test]
 fn while_another_instance_joins_and_partitions_change_hands() {
     let case = Case::new("stop_rebalance", 6);

@@ -301,3 +301,28 @@ fn a_missing_table_halts_the_topics_of_its_route_and_no_others() {
     assert_eq!(case.database.count("select version from customer where id = 'c'"), 1);
     daemon.stop();
 }
+
+#[test]
+fn an_event_that_no_route_matches_halts_at_its_offset_where_that_is_asked_for() {
+    let case = Case::new("unmatched", 1);
+    case.expects(&["partition_halted"]);
+    case.database.execute(CUSTOMER_TABLE);
+    let order = Outgoing::new(
+        "o",
+        r#"{"aggregateId":"o","aggregateType":"Order","eventType":"Placed","eventId":"1","sequenceNumber":1}"#,
+    );
+    let places = case.producer().send_all([renamed("c", 1), order, renamed("c", 2)]);
+    let asked = |routes: &str| format!("on_unmatched = \"halt\"\n{}", case.config(routes));
+    let daemon = case.daemon_of(Some(&asked(CUSTOMER_ROUTE)), &[]);
+    until_halted(&daemon, "unmatched_halt", &[]);
+    let told = daemon.log().into_iter().find(|line| line.contains("\"partition_halted\""));
+    assert!(told.as_ref().is_some_and(|line| line.contains("\"offset\":1")), "{told:?}");
+    daemon.until("what came before is durable", SETTLING, || case.progress(0) == Some(1));
+    daemon.stop();
+
+    let skip = format!("{CUSTOMER_ROUTE}[[route]]\nskip = true\n");
+    let daemon = case.daemon_of(Some(&asked(&skip)), &[]);
+    case.until_finished(&daemon);
+    case.assert_outcomes(places.into_iter().zip(["APPLIED", "SKIPPED", "APPLIED"]));
+    daemon.stop();
+}

@@ -39,6 +39,43 @@ fn a_second_instance_that_comes_and_goes_under_load_changes_no_outcome() {
 }
 
 #[test]
+fn instances_that_come_and_go_faster_than_the_group_settles_change_no_outcome() {
+    let case = Case::new("storm", 12);
+    // Which of them a rebalance hits at what moment, and whether a killed one still writes.
+    case.allows(&["partition_fenced", "membership_lost", "revoke_late", "rebalance_trouble"]);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(EFFECTS);
+    let load = Load::start(&case, 200);
+    let steady = case.daemon(CUSTOMER_ROUTE);
+    steady.until("it works", SETTLING, || case.count("APPLIED") > 200);
+
+    for round in 0..6 {
+        let guest = case.daemon(CUSTOMER_ROUTE);
+        let told = |event: &str| guest.log().iter().any(|line| line.contains(event));
+        match round % 3 {
+            // Gone before it has joined, with partitions just given, or with some just taken.
+            0 => guest.until("it starts", SETTLING, || told("\"started\"")),
+            1 => guest.until("it is given some", SETTLING, || told("\"partitions_assigned\"")),
+            _ => guest.until("it took some", SETTLING, || told("\"partition_taken\"")),
+        }
+        if round % 2 == 0 {
+            guest.stop();
+        } else {
+            guest.kill9();
+        }
+    }
+    let applied = case.count("APPLIED");
+    steady.until("work goes on", SETTLING, || case.count("APPLIED") > applied + 200);
+
+    let sent = load.finish();
+    case.until_finished(&steady);
+    sent.assert_all_applied(&case);
+    case.assert_effects_ascend();
+    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    steady.stop();
+}
+
+#[test]
 fn a_frozen_instance_wakes_up_into_a_world_that_went_on_without_it() {
     let case = Case::new("frozen", 4);
     // Whether it hears of its successor from the database or from the broker first.

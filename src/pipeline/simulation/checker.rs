@@ -86,7 +86,8 @@ impl Checker {
         let place = self.place(rec);
         let letter = tables.letters[rec];
         let (effects, note) = (tables.effects[rec], tables.notes[rec]);
-        self.require(effects == 0, "INV-4", || format!("{place} takes effect twice"));
+        let again = self.work.arrives_again(rec);
+        self.require(effects == 0 || again, "INV-4", || format!("{place} takes effect twice"));
         self.require(letter.is_none(), "INV-4", || format!("{place} is applied over its letter"));
         self.require(note.is_none() || effects > 0 || letter.is_some(), "INV-5", || {
             format!("{place} is applied after it ended as {note:?}")
@@ -120,7 +121,8 @@ impl Checker {
         let place = self.place(rec);
         self.owner(tables, writer, "writes a letter");
         let (note, letter) = (tables.notes[rec], tables.letters[rec]);
-        self.require(note.is_none() || letter.is_some(), "INV-4", || {
+        let again = self.work.arrives_again(rec) && note == Some(Verdict::Applied);
+        self.require(note.is_none() || letter.is_some() || again, "INV-4", || {
             format!("{place} is dead-lettered after it ended as {note:?}")
         });
         self.require(letter.is_none(), "INV-4", || format!("{place} is dead-lettered twice"));
@@ -190,6 +192,7 @@ impl Checker {
             let (note, letter, effects) =
                 (tables.notes[rec], tables.letters[rec], tables.effects[rec]);
             let consistent = match note {
+                Some(Verdict::Applied) if self.work.arrives_again(rec) => effects > 0,
                 Some(Verdict::Applied) => letter.is_none() && effects == 1,
                 Some(Verdict::DeadLettered) => letter == Some(Disposition::Poison) && effects == 0,
                 Some(Verdict::Parked) => letter == Some(Disposition::Parked) && effects == 0,
@@ -213,7 +216,8 @@ impl Checker {
         for rec in 0..self.work.records.len() {
             let Some(previous) = self.work.records[rec].previous else { continue };
             let unmatched = self.work.records[rec].meaning == Meaning::Unmatched;
-            if tables.letters[previous].is_some() && !unmatched {
+            let again = self.work.arrives_again(rec);
+            if tables.letters[previous].is_some() && !unmatched && !again {
                 let place = self.place(rec);
                 let note = tables.notes[rec];
                 // A copy of an older event that comes through another partition is known as such.

@@ -153,6 +153,13 @@ impl Workload {
         self.at(index_of(&event.record.partition), event.record.offset)
     }
 
+    /// Its aggregate comes from several partitions without versions: the last arrival wins, and
+    /// what is delivered again arrives again.
+    pub(super) fn arrives_again(&self, rec: Rec) -> bool {
+        let aggregate = self.records[rec].aggregate.map(|a| self.aggregates[a]);
+        aggregate.is_some_and(|aggregate| !aggregate.versioned && !aggregate.is_single())
+    }
+
     /// Declares an aggregate.
     pub(super) fn aggregate(&mut self, versioned: bool, homes: [usize; 2]) -> usize {
         let index = self.aggregates.len();
@@ -318,8 +325,7 @@ pub(super) fn generate(swarm: &Swarm, rng: &mut Rng) -> Workload {
     for _ in 0..swarm.aggregates {
         let home = rng.below(swarm.partitions);
         let versioned = rng.chance(600);
-        // Unversioned events on several partitions are last-arrival-wins: nothing to check.
-        let spread = versioned && rng.chance(250);
+        let spread = rng.chance(if versioned { 250 } else { 100 });
         let other = if spread { rng.below(swarm.partitions) } else { home };
         work.aggregate(versioned, [home, other]);
         producers.push(Producer::default());

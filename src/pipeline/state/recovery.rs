@@ -86,7 +86,7 @@ impl State {
         self.out.push(Action::Pause(name.clone()));
         if news {
             let partition = name.clone();
-            self.out.push(Action::Report(Report::Halted { partition, reason, fault }));
+            self.out.push(Action::Report(Report::Halted { partition, reason, fault, at }));
         }
     }
 
