@@ -34,11 +34,6 @@ struct Waiting {
 }
 
 impl Queue {
-    /// Some key's next group may go now. What waits behind a group is not counted.
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     /// Appends an event to its key's line.
     pub fn push(&mut self, order: OrderingKey, origin: Arc<Origin>, kind: GroupKind, event: Event) {
         let line = self.lines.entry(order.clone()).or_default();
@@ -216,7 +211,7 @@ mod tests {
         queue.push(key("b"), origin(0), WRITE, document(4));
         assert_eq!(offsets(&queue.next_group(2).unwrap()), [1, 2]);
         assert_eq!(offsets(&queue.next_group(2).unwrap()), [4]);
-        assert!(!queue.has_ready(), "the third waits behind the first two");
+        assert!(queue.next_group(2).is_none(), "the third waits behind the first two");
     }
 
     #[test]

@@ -264,8 +264,9 @@ impl State {
         partition.origin.clone().filter(|_| wanted)
     }
 
-    /// The consumer's position counts only while every delivered record is accepted: it also
-    /// covers records that [`Self::accept`] turned away, and those have no outcome.
+    /// The consumer's position covers records, too, that [`Self::accept`] turned away because of a
+    /// drain, and those have no outcome. What stands behind a record to stop at is never passed:
+    /// that record stays unfinished.
     fn on_positioned(
         &mut self,
         partition: &TopicPartition,
@@ -275,9 +276,7 @@ impl State {
         if self.drain != Drain::No {
             return;
         }
-        if let Some(reading) = self.reading(partition, generation)
-            && reading.halt_when_finished.is_none()
-        {
+        if let Some(reading) = self.reading(partition, generation) {
             reading.frontier.skip_to(next);
         }
     }

@@ -28,11 +28,8 @@ impl State {
         if self.drain != Drain::Draining {
             return;
         }
-        let working = self.queue.has_ready()
-            || !self.to_read.is_empty()
-            || !self.to_resolve.is_empty()
-            || self.fast_in_flight > 0
-            || self.slow_in_flight > 0;
+        // Lanes are filled before this: where none is busy nothing can go.
+        let working = self.fast_in_flight > 0 || self.slow_in_flight > 0;
         let undurable = self.advancing.is_some() || self.partitions.values().any(|p| p.behind());
         if self.open_session().is_none() || !(working || undurable) {
             self.drain = Drain::Done;

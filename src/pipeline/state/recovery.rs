@@ -80,7 +80,6 @@ impl State {
         let told = partition.halted.as_ref();
         let news = told.is_none_or(|halt| halt.reason != reason || halt.fault != fault);
         partition.halted = Some(Halt { reason, fault: fault.clone(), at });
-        partition.halt_when_finished = None;
         let wait = self.config.halt.wait(partition.halts, &mut self.random);
         partition.phase = Phase::Paused { until: self.now + self.config.halt.initial + wait };
         self.out.push(Action::Pause(name.clone()));

@@ -11,6 +11,7 @@ use crate::verdict::GapPolicy;
 
 const LOCKED: FaultKind = FaultKind::Server(SqlState(*b"55P03"));
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+const UNFINISHED: usize = 20;
 /// The longest wait before another attempt.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -44,7 +45,7 @@ impl Reader {
             aggregates_per_transaction: 1,
             events_per_group: 10,
             groups_per_read: 10,
-            unfinished_per_partition: 1000,
+            unfinished_per_partition: UNFINISHED,
             gaps: GapPolicy::Apply,
             note_skips: true,
             advance_interval: Duration::from_millis(20),
@@ -108,13 +109,14 @@ impl Reader {
         found.expect("the action was asked for")
     }
 
+    /// A write of an aggregate is read.
     fn read(&mut self, aggregate: &str, offset: i64) {
-        self.read_as(aggregate, offset, false);
+        let change = Change::Document(Json("{}".into()));
+        self.read_as(aggregate, offset, Content::Write(Write { route: RouteId(0), change }));
     }
 
-    fn read_as(&mut self, aggregate: &str, offset: i64, poison: bool) {
+    fn read_as(&mut self, aggregate: &str, offset: i64, content: Content) {
         let key = AggregateKey { aggregate_type: Arc::from("A"), id: Arc::from(aggregate) };
-        let change = Change::Document(Json("{}".into()));
         let record = Record {
             partition: partition(),
             offset: Offset(offset),
@@ -125,15 +127,8 @@ impl Reader {
             value: None,
             headers: Vec::new(),
         };
-        let event = Event {
-            record,
-            envelope: Envelope { aggregate: Some(key), ..Envelope::default() },
-            content: if poison {
-                Content::Poison(Poison::new(Reason::JsonSyntax, None))
-            } else {
-                Content::Write(Write { route: RouteId(0), change })
-            },
-        };
+        let envelope = Envelope { aggregate: Some(key), ..Envelope::default() };
+        let event = Event { record, envelope, content };
         self.give(Input::Polled(vec![event]));
     }
 
@@ -162,6 +157,25 @@ impl Reader {
         self.give(Input::Replied { session: self.session, lane, groups });
     }
 
+    /// Something that `wanted` wants was asked for since actions were last looked at.
+    fn asked(&self, wanted: impl Fn(&Action) -> bool) -> bool {
+        self.actions.iter().any(wanted)
+    }
+
+    fn released(&self) -> bool {
+        self.asked(|action| matches!(action, Action::Released(..)))
+    }
+
+    fn revoke(&mut self) {
+        let partitions = vec![partition()];
+        self.give(Input::Revoked { partitions, ticket: RevokeTicket(1), lost: false });
+    }
+
+    fn lose(&mut self) {
+        self.actions.clear();
+        self.give(Input::SessionLost(self.session, Fault::new(FaultKind::Connection)));
+    }
+
     /// Fails the only group on both lanes, so that it waits for its next attempt.
     #[track_caller]
     fn fails(&mut self) {
@@ -181,7 +195,7 @@ fn a_stream_of_refused_groups_leaves_the_slow_lane_to_others_in_turn() {
     let apply = reader.only();
     reader.reply(apply, GroupReply::Refused);
     let mut look = reader.only();
-    reader.read_as("sick", 1, true);
+    reader.read_as("sick", 1, Content::Poison(Poison::new(Reason::JsonSyntax, None)));
     assert!(reader.sent().is_empty());
     // WHEN another group is refused before each look is answered
     for offset in 2..4 {
@@ -257,11 +271,157 @@ fn an_aggregate_is_given_up_although_sessions_come_and_go() {
         assert!(reader.now <= GIVE_UP_AFTER * 2, "never given up");
         // WHEN no session lasts for as long as an aggregate may fail
         reader.wait(GIVE_UP_AFTER / 4);
-        reader.actions.clear();
-        let lost = Fault::new(FaultKind::Connection);
-        reader.give(Input::SessionLost(reader.session, lost));
+        reader.lose();
         reader.open();
     }
     // THEN it is given up all the same, and not before its time
     assert!(reader.now >= GIVE_UP_AFTER, "{:?}", reader.now);
+}
+
+#[test]
+fn records_that_come_while_something_else_is_drained_are_not_begun() {
+    let mut reader = Reader::new();
+    reader.read("a", 0);
+    let apply = reader.only();
+    reader.give(Input::Drain);
+    reader.read("b", 1);
+    let another = TopicPartition { partition: 1, ..partition() };
+    reader.give(Input::Assigned(vec![another]));
+    assert!(!reader.asked(|action| matches!(action, Action::Take { .. })));
+    assert!(reader.sent().is_empty());
+    let done = applied(&apply.1);
+    reader.reply(apply, done);
+    assert!(reader.sent().is_empty());
+}
+
+#[test]
+fn what_comes_back_undone_does_not_hold_up_a_revocation() {
+    let halted = GroupReply::Halted {
+        reason: Reason::ParkingFull,
+        fault: Fault::new(LOCKED),
+        at: Offset(0),
+    };
+    for reply in [GroupReply::Refused, GroupReply::Unsettled, locked(), halted] {
+        let mut reader = Reader::new();
+        reader.read("a", 0);
+        let apply = reader.only();
+        reader.revoke();
+        assert!(!reader.released(), "it is in flight");
+        reader.reply(apply, reply.clone());
+        assert!(reader.released(), "{reply:?}");
+        assert!(reader.sent().is_empty(), "{reply:?}");
+    }
+}
+
+#[test]
+fn a_halted_partition_is_taken_again_once_its_work_is_answered_and_durable() {
+    let mut reader = Reader::new();
+    reader.read("a", 0);
+    let other = reader.only();
+    reader.read("b", 1);
+    let stopped = reader.only();
+    let reason = Reason::ParkingFull;
+    let halted = GroupReply::Halted { reason, fault: Fault::new(LOCKED), at: Offset(1) };
+    let taken = |reader: &Reader| reader.asked(|action| matches!(action, Action::Take { .. }));
+
+    reader.reply(stopped, halted);
+    reader.wait(RETRY * 10);
+    assert!(!taken(&reader), "another group is in flight");
+    let done = applied(&other.1);
+    reader.reply(other, done);
+    assert!(!taken(&reader), "its outcome is not durable");
+    reader.give(Input::Advanced(reader.session, vec![StreamId(1)]));
+    assert!(taken(&reader));
+}
+
+#[test]
+fn a_revocation_is_answered_when_the_session_is_lost() {
+    let mut reader = Reader::new();
+    reader.read("a", 0);
+    reader.only();
+    reader.revoke();
+    assert!(!reader.released());
+    reader.lose();
+    assert!(reader.released());
+}
+
+#[test]
+fn what_waits_is_not_begun_once_the_partition_is_being_taken_away() {
+    let mut reader = Reader::new();
+    reader.read("a", 0);
+    let apply = reader.only();
+    reader.read("a", 1);
+    reader.revoke();
+    let done = applied(&apply.1);
+    reader.reply(apply, done);
+    assert!(!reader.released(), "its outcome is not durable");
+    assert!(reader.sent().is_empty());
+    reader.give(Input::Advanced(reader.session, vec![StreamId(1)]));
+    assert!(reader.released());
+}
+
+#[test]
+fn a_lost_partition_is_given_up_at_once() {
+    let mut reader = Reader::new();
+    reader.read("a", 0);
+    reader.only();
+    let partitions = vec![partition()];
+    reader.give(Input::Revoked { partitions, ticket: RevokeTicket(1), lost: true });
+    assert!(reader.released());
+}
+
+#[test]
+fn a_former_owner_tells_kafka_no_position_when_it_lets_go() {
+    let mut reader = Reader::new();
+    reader.read("a", 0);
+    let apply = reader.only();
+    let done = applied(&apply.1);
+    reader.reply(apply, done);
+    reader.revoke();
+    reader.actions.clear();
+    // The barrier moved nothing: somebody else owns the stream.
+    reader.give(Input::Advanced(reader.session, Vec::new()));
+    let told = reader.find(|action| match action {
+        Action::Released(_, positions) => Some(positions.clone()),
+        _ => None,
+    });
+    assert_eq!(told, []);
+}
+
+#[test]
+fn a_partition_that_runs_too_far_ahead_is_paused_until_half_of_it_is_finished() {
+    let mut reader = Reader::new();
+    let paused = |action: &Action| matches!(action, Action::Pause(_));
+    let resumed = |action: &Action| matches!(action, Action::Resume(_));
+    let count = i64::try_from(UNFINISHED).expect("few");
+    // The second reading begins unpaused, whatever the first one was.
+    for _ in 0..2 {
+        (0..count).for_each(|offset| reader.read("a", offset));
+        assert!(!reader.asked(paused));
+        reader.read("a", count);
+        assert!(reader.asked(paused));
+        reader.lose();
+        reader.open();
+    }
+    (0..=count).for_each(|offset| reader.read("a", offset));
+    for _ in 0..2 {
+        assert!(!reader.asked(resumed));
+        let apply = reader.only();
+        let done = applied(&apply.1);
+        reader.reply(apply, done);
+    }
+    assert!(reader.asked(resumed), "one and ten of them are finished");
+}
+
+#[test]
+fn a_record_to_stop_at_is_forgotten_with_its_reading() {
+    let mut reader = Reader::new();
+    reader.read("a", 0);
+    reader.only();
+    reader.read_as("a", 1, Content::Halt(Reason::UnmatchedHalt));
+    reader.lose();
+    reader.open();
+    reader.actions.clear();
+    reader.read("a", 0);
+    reader.only();
 }
