@@ -77,6 +77,9 @@ struct Source {
 
 /// Reads the command line, runs the command and says how it ended.
 pub fn main() -> ExitCode {
+    // First, or OpenSSL frees what it has at exit under a client that is still talking: nobody waits
+    // for a question to a broker once the process ends.
+    openssl::init();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -146,10 +149,45 @@ fn say(text: &str) {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use clap::error::ErrorKind;
+    use regex::Regex;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_line_that_the_documents_show_is_understood() {
+        // In code: within a line, or a line of its own with a remark behind it.
+        let shown = Regex::new(
+            r"(?m)`pgsluice ([^`…]+)`|^pgsluice ((?:check|run|migrate|resume|health)\b[^#\n]*)|cargo run -- ([^#`\n]+)",
+        );
+        let shown = shown.expect("valid");
+        let mut count = 0;
+        for path in ["README.md", "CHANGELOG.md", "docs/operations.md", "docs/runbook.md"] {
+            let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(&path).expect("a document");
+            for found in shown.captures_iter(&text) {
+                let line = found.iter().skip(1).flatten().next().expect("one of them").as_str();
+                let line = line.replace(" N", " 1").replace("next|earliest|latest", "next");
+                let parsed =
+                    Cli::try_parse_from(["pgsluice"].into_iter().chain(line.split_whitespace()));
+                let kind = parsed.err().map(|error| error.kind());
+                // What is named without all that it needs, such as `pgsluice demo`, is fine.
+                let known = !matches!(
+                    kind,
+                    Some(
+                        ErrorKind::UnknownArgument
+                            | ErrorKind::InvalidSubcommand
+                            | ErrorKind::InvalidValue
+                    )
+                );
+                assert!(known, "{path}: pgsluice {line}: {kind:?}");
+                count += 1;
+            }
+        }
+        assert!(count > 20, "only {count} found");
     }
 
     #[test]

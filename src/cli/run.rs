@@ -50,15 +50,16 @@ fn start(config: Config) -> Result<ExitReason, (ExitReason, anyhow::Error)> {
         .build()
         .map_err(|error| bug(error.into()))?;
     let tasks = LocalSet::new();
+    let pipeline = Box::pin(pipeline::run(config, telemetry.clone(), drain));
     let reason = tasks.block_on(&runtime, async move {
         let mut supervisor = Supervisor::new(end);
-        let pipeline = Box::pin(pipeline::run(config, telemetry, drain));
         supervisor.spawn("pipeline", Criticality::Critical, pipeline);
         supervisor.join(GRACE).await
     });
     // A question to a broker or name server that does not answer may still block one of its
     // threads; nobody waits for the answer any more.
     runtime.shutdown_background();
+    telemetry.ending();
     Ok(reason)
 }
 

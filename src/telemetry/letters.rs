@@ -29,6 +29,12 @@ impl LetterCount {
         self.last_line = Some(now);
         Some((std::mem::take(&mut self.dead_lettered), std::mem::take(&mut self.parked)))
     }
+
+    /// The same however young the last line is: for the end of the process.
+    pub(super) fn rest(&mut self, now: Instant) -> Option<(u64, u64)> {
+        self.last_line = None;
+        self.take(now)
+    }
 }
 
 #[cfg(test)]
@@ -47,5 +53,10 @@ mod tests {
         assert_eq!(letters.take(start + QUIET / 2), None);
         assert_eq!(letters.take(start + QUIET), Some((1, 5)));
         assert_eq!(letters.take(start + 3 * QUIET), None);
+        letters.add(3, 0);
+        assert_eq!(letters.take(start + 3 * QUIET), Some((3, 0)));
+        letters.add(2, 0);
+        assert_eq!(letters.rest(start + 3 * QUIET), Some((2, 0)));
+        assert_eq!(letters.rest(start + 3 * QUIET), None);
     }
 }

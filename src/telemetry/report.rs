@@ -9,6 +9,7 @@ use crate::record::{NextOffset, Offset, TopicPartition};
 use crate::verdict::{Reason, Verdict};
 
 use super::Telemetry;
+use super::letters::LetterCount;
 
 /// Retries of one group up to this are routine (a lock, a deadlock); later ones are logged at
 /// WARN when their number is a power of two, so that a group that stays stuck stays visible.
@@ -81,9 +82,18 @@ impl Telemetry {
 
     /// Tells of dead letters that no line has told of yet, unless the last line is too young.
     pub(super) fn log_letters(&self) {
+        self.tell_letters(LetterCount::take);
+    }
+
+    /// Nothing is reported any more: what waited for its line is told now.
+    pub fn ending(&self) {
+        self.tell_letters(LetterCount::rest);
+    }
+
+    fn tell_letters(&self, which: fn(&mut LetterCount, Instant) -> Option<(u64, u64)>) {
         let letters = {
             let mut letters = self.0.letters.lock().unwrap_or_else(PoisonError::into_inner);
-            letters.take(Instant::now())
+            which(&mut letters, Instant::now())
         };
         if let Some((dead_lettered, parked)) = letters {
             tracing::warn!(

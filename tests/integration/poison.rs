@@ -47,6 +47,25 @@ fn assert_isolated(case: &Case, places: &[Place]) {
     assert_eq!(case.database.count(parked), 1);
 }
 
+#[test]
+fn the_log_tells_of_every_dead_letter_before_the_process_ends() {
+    let case = Case::new("told", 1);
+    case.expects(&["dead_letters"]);
+    let daemon = case.daemon(ENVELOPE);
+    for key in ["a", "b", "c"] {
+        // One after the other: only the first has a line at once.
+        case.producer().send(Outgoing::new(key, "{"));
+        case.until_finished(&daemon);
+    }
+    daemon.stop();
+
+    let told = daemon.log().into_iter().filter_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+        (line["event"] == "dead_letters").then(|| line["dead_lettered"].as_u64())?
+    });
+    assert_eq!(told.sum::<u64>(), 3, "{:?}", daemon.log());
+}
+
 /// Waits for the dead letter topic to hold that many records and reads them.
 fn dead_letters(case: &Case, daemon: &Daemon, count: usize) -> Vec<Incoming> {
     let topic = format!("{}-dlq", case.topic);
