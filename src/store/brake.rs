@@ -205,7 +205,8 @@ holds as (
 }
 
 /// The brakes `b` that hold, with their streams `s`. A brake holds until the record that tripped it
-/// is behind the progress of its stream, has a letter, or took effect.
+/// is behind the progress of its stream, has a letter, or took effect: then its aggregate stands at
+/// it or beyond.
 fn holding(schema: &Schema) -> String {
     format!(
         r#"from {brakes} as b join {streams} as s using (stream)
@@ -216,7 +217,7 @@ fn holding(schema: &Schema) -> String {
         select 1 from {aggregates} as g
         where g.sink = s.sink and g.aggregate_type = b.aggregate_type
           and g.aggregate_id = b.aggregate_id and g.stream = b.stream
-          and g."offset" >= b."offset" and g.parked_at is null)"#,
+          and g."offset" >= b."offset")"#,
         brakes = schema.table("brake_t"),
         streams = schema.table("stream_t"),
         letters = schema.table("dead_letter_t"),

@@ -99,6 +99,13 @@ fn a_brake_that_tripped_holds_beyond_its_window_until_its_record_took_effect() {
     let mended = group_of("bad-3", 1, vec![document(3, Some(1))]);
     assert_eq!(fixture.fast(vec![mended]), [done(&[Verdict::Applied])]);
     assert_eq!(fixture.slow(bad(4)), done(&DEAD_LETTERED));
+    // Nor does it hold again when a later event of that aggregate is one of them.
+    let later = group_of("bad-3", 1, vec![poison(5, Some(2))]);
+    fixture
+        .database
+        .execute("update pgsluice.dead_letter_t set failed_at = now() - interval '1 hour'");
+    assert_eq!(fixture.slow(later), done(&DEAD_LETTERED));
+    assert_eq!(fixture.slow(bad(6)), done(&DEAD_LETTERED));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use pgsluice::verdict::Verdict;
 
-use crate::fixture::incompressible;
+use crate::fixture::{done, group, incompressible};
 use crate::routed::{Ending, Routed};
 
 const APPLIED: Ending = Ending::Decided(Verdict::Applied);
@@ -240,6 +240,15 @@ fn a_key_finds_its_row_as_its_unique_index_does() {
         let slowly = routed.event(same.as_bytes(), Some(br#"{"note":"third"}"#));
         assert_eq!(routed.slowly(slowly), APPLIED, "{name}");
         assert_eq!(routed.fixture.line(row), "n|third", "{name}");
+        // And among others in one statement.
+        assert_eq!(routed.give("Bob", r#"{"name":"b"}"#), APPLIED, "{name}");
+        let chunk = [same, "Bob"]
+            .map(|key| group(1, vec![routed.event(key.as_bytes(), Some(br#"{"note":"fourth"}"#))]));
+        let applied = vec![done(&[Verdict::Applied]); 2];
+        assert_eq!(routed.fixture.fast(chunk.into()), applied, "{name}");
+        let rows = "select name, note from t order by name desc";
+        assert_eq!(routed.fixture.lines(rows), ["n|fourth", "b|fourth"], "{name}");
+        assert_eq!(routed.tombstone("Bob"), APPLIED, "{name}");
         assert_eq!(routed.tombstone(same), APPLIED, "{name}");
         assert_eq!(routed.fixture.lines(row), [""; 0], "{name}");
     }
@@ -310,7 +319,7 @@ fn a_policy_that_hides_the_row_is_a_missing_privilege_and_no_dead_letter() {
     fixture.block_on(async {
         fixture.session.lane().client().batch_execute("set role limited").await.unwrap();
     });
-    let reply = fixture.fast(vec![crate::fixture::group(1, vec![event])]).remove(0);
+    let reply = fixture.fast(vec![group(1, vec![event])]).remove(0);
     let GroupReply::Failed(fault) = reply else { panic!("{reply:?}") };
     let decision = fixture.context.faults.decide(&fault);
     assert_eq!(decision, Decision::Halt(Reason::PermissionDenied), "{fault}");
@@ -355,4 +364,20 @@ fn numbers_and_times_are_rounded_to_what_the_column_declares_and_refused_where_t
     let again = routed.event(b"c", Some(br#"{"n":10000}"#));
     assert_eq!(routed.slowly(again), Ending::Decided(Verdict::DeadLettered));
     assert_eq!(routed.fixture.letters(1), ["3|poison|data_exception"]);
+}
+
+#[test]
+fn a_triggers_own_query_that_finds_too_much_is_the_records_own_poison() {
+    let routed = Routed::new(
+        "too_much",
+        "create table t (id text primary key, name text); \
+         create table other (name text, n integer); \
+         insert into other values ('one', 1), ('two', 2), ('two', 22); \
+         create function find() returns trigger language plpgsql as \
+         $$ begin perform (select n from public.other where name = new.name); return new; end $$; \
+         create trigger find before insert on t for each row execute function find()",
+        &route("name = \"payload:/name\""),
+    );
+    assert_eq!(routed.give("a", r#"{"name":"one"}"#), APPLIED);
+    assert_eq!(routed.give("b", r#"{"name":"two"}"#), Ending::Refused);
 }

@@ -387,6 +387,18 @@ fn a_skip_route_takes_broken_records_only_when_no_earlier_route_may_want_them() 
     assert_eq!(noise(&certain).content, Content::Skip(Reason::SkipRoute));
 }
 
+#[test]
+fn a_record_from_beyond_the_calendar_is_read_and_has_no_time() {
+    let config = "[decode.fields]\ntime = \"timestamp\"";
+    for timestamp in [None, Some(i64::MIN), Some(-1), Some(i64::MAX)] {
+        let mut record = record(Some(b"c-1"), Some(b"{}"));
+        record.timestamp = timestamp;
+        let event = decoder(config).decode(record);
+        assert_eq!(event.envelope.time, None, "{timestamp:?}");
+        assert_eq!(*change(&event), document("{}"), "{timestamp:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_record_makes_the_decoder_panic(

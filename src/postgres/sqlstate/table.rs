@@ -38,7 +38,7 @@ pub(super) static RULES: [(&[u8; 5], Rule); 260] = [
     (b"0Z000", Bug), // diagnostics_exception
     (b"0Z002", Bug), // stacked_diagnostics_accessed_without_active_handler
     (b"20000", Isolate), // case_not_found
-    (b"21000", Bug), // cardinality_violation
+    (b"21000", Isolate), // cardinality_violation
     (b"22000", Isolate), // data_exception
     (b"22001", Isolate), // string_data_right_truncation
     (b"22002", Isolate), // null_value_no_indicator_parameter
