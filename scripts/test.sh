@@ -38,5 +38,7 @@ if [ -z "${PGSLUICE_TEST_KAFKA:-}" ]; then
     echo "test.sh: Kafka listens on $PGSLUICE_TEST_KAFKA"
 fi
 
+# Most tests wait for servers more than they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # Every binary runs, also after one has failed.
 cargo test --no-fail-fast "$@"

@@ -29,6 +29,8 @@ const ADDRESS_VARIABLE: &str = "PGSLUICE_TEST_KAFKA";
 /// Names the directory of that broker; only needed where its secured listener is.
 const DIRECTORY_VARIABLE: &str = "PGSLUICE_TEST_KAFKA_DIR";
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// A broker that a test restarts under load needs a while until it takes records again.
+const PRODUCE_DEADLINE: Duration = Duration::from_secs(120);
 
 static BROKERS: OnceLock<String> = OnceLock::new();
 /// Where this test process started one.
@@ -322,7 +324,7 @@ impl Producer {
         for record in records {
             self.enqueue(&record);
         }
-        self.client.flush(Timeout::After(CALL_DEADLINE)).expect("flush");
+        self.client.flush(Timeout::After(PRODUCE_DEADLINE)).expect("flush");
         let places = self.deliveries.0.lock().expect("deliveries");
         places[first..].iter().map(|place| place.expect("the broker took the record")).collect()
     }
