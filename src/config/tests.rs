@@ -77,6 +77,30 @@ fn variables_win_over_the_file_and_the_file_over_the_defaults() {
     assert_eq!((config.postgres.lanes, config.postgres.in_flight), (2, 32));
 }
 
+/// Every setting below a value as its variable, with its text.
+fn as_variables(name: &str, value: &::config::Value, found: &mut Vec<(String, String)>) {
+    match &value.kind {
+        ::config::ValueKind::Table(table) => {
+            for (key, value) in table {
+                as_variables(&format!("{name}__{}", key.to_uppercase()), value, found);
+            }
+        }
+        kind => found.push((name.to_owned(), kind.to_string())),
+    }
+}
+
+#[test]
+fn every_setting_with_a_default_can_be_given_by_its_variable() {
+    let defaults = source::Layer::from_defaults(DEFAULT_TOML).expect("TOML");
+    let mut variables = Vec::new();
+    for (key, value) in ::config::Source::collect(&defaults).expect("never fails") {
+        as_variables(&format!("PGSLUICE__{}", key.to_uppercase()), &value, &mut variables);
+    }
+    assert!(variables.len() > 40, "only {} found", variables.len());
+    let given = load(None, env(&MINIMAL).chain(variables)).expect("the defaults are valid");
+    assert_eq!(format!("{given:?}"), format!("{:?}", with_env(&[]).expect("valid")));
+}
+
 #[test]
 fn lists_in_variables_are_separated_by_commas() {
     let config = with_env(&[

@@ -236,6 +236,46 @@ mod tests {
         assert_eq!(empty.expect_err("empty"), UrlError::NotPem("sslrootcert"));
         let lonely = settle("host=db", &[("sslcert", "/dev/null")]);
         assert_eq!(lonely.expect_err("no key"), UrlError::Missing("sslkey beside sslcert"));
+        let lonely = settle("host=db", &[("sslkey", "/dev/null")]);
+        assert_eq!(lonely.expect_err("no cert"), UrlError::Missing("sslcert beside sslkey"));
+    }
+
+    #[test]
+    fn a_key_is_that_of_its_certificate_and_not_encrypted() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let written = |name: &str, pem: Vec<u8>| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, pem).expect("temporary file");
+            path.to_str().expect("utf-8").to_owned()
+        };
+        let [own, other] =
+            [(), ()].map(|()| PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap());
+        let mut certificate = X509::builder().unwrap();
+        certificate.set_pubkey(&own).unwrap();
+        let day = |number| openssl::asn1::Asn1Time::days_from_now(number).unwrap();
+        certificate.set_not_before(&day(0)).unwrap();
+        certificate.set_not_after(&day(1)).unwrap();
+        certificate.sign(&own, openssl::hash::MessageDigest::sha256()).unwrap();
+        let certificate = written("cert", certificate.build().to_pem().unwrap());
+        let with = |key: &str| settle("host=db", &[("sslcert", &certificate), ("sslkey", key)]);
+
+        with(&written("own", own.private_key_to_pem_pkcs8().unwrap())).expect("its own");
+        let refused = with(&written("other", other.private_key_to_pem_pkcs8().unwrap()));
+        assert_eq!(refused.expect_err("another's"), UrlError::WrongKey);
+        let cipher = openssl::symm::Cipher::aes_128_cbc();
+        let locked = own.private_key_to_pem_pkcs8_passphrase(cipher, b"s3cret").unwrap();
+        let refused = with(&written("locked", locked));
+        assert_eq!(refused.expect_err("encrypted"), UrlError::NotPem("sslkey"));
+    }
+
+    #[test]
+    fn a_socket_is_never_encrypted_and_an_address_alone_names_no_host() {
+        let (mode, _) =
+            settle("host=/run/postgresql", &[("sslmode", "require")]).expect("a socket");
+        assert_eq!(mode, SslMode::Disable);
+        let nameless = settle("hostaddr=10.0.0.1", &[]).expect_err("no name to look for");
+        assert_eq!(nameless, UrlError::Missing("host for the server's certificate"));
+        assert!(settle("hostaddr=10.0.0.1", &[("sslmode", "disable")]).is_ok());
     }
 
     #[test]
