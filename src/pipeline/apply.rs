@@ -4,8 +4,6 @@
 //! Nothing is decided here. The statement moves the ledger first and writes only for the groups
 //! that moved; a group it refuses comes back untouched, for the slow lane to look at.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use tokio_postgres::types::ToSql;
 
@@ -142,7 +140,7 @@ async fn run(
     let parameters: Vec<&(dyn ToSql + Sync)> =
         parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();
     let rows = context
-        .timed(within(context.deadline, async {
+        .timed(lane.within(context.deadline, async {
             let prepared = lane.prepared(&statement.text, &statement.types).await?;
             let rows = lane.client().query(&prepared, &parameters).await;
             rows.map_err(|error| Fault::from_postgres(&error))
@@ -161,16 +159,4 @@ async fn run(
         }
     }
     Ok(gaps)
-}
-
-/// Waits for an answer, but not for ever: without one nobody knows what happened, and the session
-/// is given up.
-pub(super) async fn within<T>(
-    deadline: Duration,
-    answer: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Fault> {
-    match tokio::time::timeout(deadline, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Fault::new(FaultKind::Deadline)),
-    }
 }

@@ -8,7 +8,6 @@ use crate::store::notification::{self, Note, Trouble};
 use crate::store::query::Query;
 use crate::verdict::Verdict;
 
-use super::apply::within;
 use super::context::ApplyContext;
 
 /// Notes skipped records; the ledger is not touched.
@@ -20,7 +19,7 @@ pub(super) async fn skip(lane: &Lane, context: &ApplyContext, groups: &[Group]) 
     } else {
         query.text = notification::insert(context.statements.schema(), &notes, None, &mut query);
         context
-            .timed(within(context.deadline, async {
+            .timed(lane.within(context.deadline, async {
                 let prepared = lane.prepared(&query.text, &query.types).await?;
                 let done = lane.client().execute(&prepared, &query.parameters()).await;
                 done.map(|_| ()).map_err(|error| Fault::from_postgres(&error))

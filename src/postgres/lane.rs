@@ -1,14 +1,17 @@
 //! A pipelined connection of a session, and its prepared statements.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 
 /// Prepared statements that one connection keeps. Routes need a handful each; an upsert of
 /// partial columns has one for every combination it meets.
@@ -20,6 +23,8 @@ pub struct Lane {
     client: Client,
     statements: Statements,
     in_flight: AtomicUsize,
+    /// When it answered last.
+    answered: Mutex<Instant>,
 }
 
 /// Counts a piece of work against its lane for as long as it lives.
@@ -28,7 +33,8 @@ pub struct InFlight<'a>(&'a Lane);
 
 impl Lane {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, statements: Statements::default(), in_flight: AtomicUsize::new(0) }
+        let answered = Mutex::new(Instant::now());
+        Self { client, statements: Statements::default(), in_flight: AtomicUsize::new(0), answered }
     }
 
     /// The connection. Statements are sent in the order in which their futures are first polled.
@@ -48,6 +54,32 @@ impl Lane {
             .await
             .cloned()
             .map_err(|error| Fault::from_postgres(&error))
+    }
+
+    /// Waits for an answer of this connection, at most `deadline` after the answer before it: a
+    /// statement waits for all that were sent before it, and only silence means that nobody knows
+    /// what happened.
+    ///
+    /// # Errors
+    /// The work's own fault, or [`FaultKind::Deadline`].
+    pub async fn within<T>(
+        &self,
+        deadline: Duration,
+        answer: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let mut answer = pin!(answer);
+        let mut by = Instant::now() + deadline;
+        loop {
+            if let Ok(answer) = timeout_at(by, &mut answer).await {
+                *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                return answer;
+            }
+            let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            if answered + deadline <= by {
+                return Err(Fault::new(FaultKind::Deadline));
+            }
+            by = answered + deadline;
+        }
     }
 
     /// Counts one more piece of work until the returned guard is dropped.

@@ -50,6 +50,30 @@ fn one_locked_row_delays_its_own_aggregate_only() {
 }
 
 #[test]
+fn a_slow_table_costs_time_and_no_session() {
+    let case = Case::new("slow_table", 1);
+    case.database.execute(CUSTOMER_TABLE);
+    case.database.execute(
+        "create function dawdle() returns trigger language plpgsql as \
+           $$ begin perform pg_catalog.pg_sleep(0.2); return new; end $$; \
+         create trigger dawdle before insert on customer for each row execute function dawdle()",
+    );
+    // All wait on one connection, the last of them for longer than any answer may take.
+    let slow = [
+        ("PGSLUICE__POSTGRES__LANES", "1"),
+        ("PGSLUICE__POSTGRES__SLOW_LOCK_TIMEOUT", "500ms"),
+        ("PGSLUICE__POSTGRES__STATEMENT_TIMEOUT", "1s"),
+        ("PGSLUICE__POSTGRES__DEADLINE", "2s"),
+    ];
+    case.producer().send_all((0..30).map(|n| renamed(&format!("c{n}"), 1)));
+    let daemon = case.daemon_with(CUSTOMER_ROUTE, &slow);
+    case.until_finished(&daemon);
+    assert_eq!(case.count("APPLIED"), 30);
+    assert!(daemon.metric("pgsluice_sessions_lost_total", &[]) < 0.5);
+    daemon.stop();
+}
+
+#[test]
 fn a_terminated_connection_costs_nothing_but_time() {
     let case = Case::new("terminated", 3);
     case.expects(&["session_lost"]);

@@ -14,7 +14,6 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
 use crate::fault::{Fault, FaultKind};
-use crate::pipeline::apply::within;
 use crate::postgres::lane::prepared_on;
 use crate::store::parameter::Parameter;
 use crate::store::query::Query;
@@ -201,4 +200,16 @@ async fn prepared(
 
 fn fault(error: Error) -> Fault {
     Fault::from_postgres(&error)
+}
+
+/// Waits for an answer, but not for ever: without one nobody knows what happened, and the session
+/// is given up.
+async fn within<T>(
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Fault::new(FaultKind::Deadline)),
+    }
 }
