@@ -82,6 +82,29 @@ fn a_broker_that_is_away_beyond_the_session_timeout_restarts_no_process() {
 }
 
 #[test]
+fn a_broker_that_stands_still_is_waited_for() {
+    let broker = kafka::alone();
+    let case = Case::new("broker_frozen", 2);
+    case.allows(AWAY);
+    case.allows(INTERRUPTED);
+    let load = Load::start(&case, 200);
+    let daemon = case.daemon(ENVELOPE);
+    daemon.until("records are applied", SETTLING, || case.count("APPLIED") > 500);
+
+    broker.signal("STOP");
+    // Beyond the daemon's session timeout of 6 s: its connections stay open and nobody answers.
+    wait::stays("it is alive", Duration::from_secs(10), || daemon.get("/live").0 == 200);
+    broker.signal("CONT");
+
+    let applied = case.count("APPLIED");
+    daemon.until("work goes on", SETTLING, || case.count("APPLIED") > applied + 500);
+    let sent = load.finish();
+    case.until_finished(&daemon);
+    sent.assert_all_applied(&case);
+    daemon.stop();
+}
+
+#[test]
 fn what_was_read_before_the_broker_went_is_written_without_it() {
     let mut broker = kafka::alone();
     let case = Case::new("broker_gone", 1);

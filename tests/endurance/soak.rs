@@ -59,24 +59,28 @@ enum Trouble {
     FreezeDaemon,
     CrashServer,
     RestartServer,
+    FreezeServer,
     TerminateConnection,
     LockTable,
     MissTable,
     CrashBroker,
     RestartBroker,
+    FreezeBroker,
 }
 
-const TROUBLES: [Trouble; 10] = [
+const TROUBLES: [Trouble; 12] = [
     Trouble::KillDaemon,
     Trouble::StopDaemon,
     Trouble::FreezeDaemon,
     Trouble::CrashServer,
     Trouble::RestartServer,
+    Trouble::FreezeServer,
     Trouble::TerminateConnection,
     Trouble::LockTable,
     Trouble::MissTable,
     Trouble::CrashBroker,
     Trouble::RestartBroker,
+    Trouble::FreezeBroker,
 ];
 
 /// Everything that trouble can come to.
@@ -116,6 +120,12 @@ impl World<'_> {
                 self.let_pass(while_it_lasts);
                 self.server.start();
             }
+            Trouble::FreezeServer => {
+                self.server.freeze();
+                // Beyond the deadlines of statements, most of the time.
+                self.let_pass(while_it_lasts * 4);
+                self.server.thaw();
+            }
             Trouble::TerminateConnection => {
                 self.case.database.rows(
                     "select pg_terminate_backend(pid) from pg_stat_activity \
@@ -143,6 +153,11 @@ impl World<'_> {
                 self.broker.stop();
                 self.let_pass(while_it_lasts);
                 self.broker.start();
+            }
+            Trouble::FreezeBroker => {
+                self.broker.signal("STOP");
+                self.let_pass(while_it_lasts * 3);
+                self.broker.signal("CONT");
             }
         }
     }

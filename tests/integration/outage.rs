@@ -143,6 +143,34 @@ fn a_crash_of_the_whole_server_loses_nothing_that_progress_covers() {
 }
 
 #[test]
+fn a_server_that_stands_still_costs_a_session_and_no_partition() {
+    let server = Postgres::own();
+    let case = Case::on(&server, "frozen_server", 2);
+    case.expects(&["session_lost"]);
+    let load = Load::start(&case, 200);
+    let daemon = case.daemon(ENVELOPE);
+    daemon.until("records are applied", SETTLING, || case.count("APPLIED") > 500);
+    let takes = "select sum(owner_epoch) from pgsluice.stream_t";
+    assert_eq!(case.database.count(takes), 2);
+
+    // Connections stay open and nobody answers: beyond every deadline, and the session timeout of
+    // the group (6 s).
+    server.freeze();
+    wait::stays("it is alive", Duration::from_secs(20), || daemon.get("/live").0 == 200);
+    assert_eq!(daemon.get("/ready").0, 503);
+    server.thaw();
+
+    daemon.until_ready();
+    let sent = load.finish();
+    case.until_finished(&daemon);
+    sent.assert_all_applied(&case);
+    let assigned = daemon.metric("pgsluice_rebalances_total", &["kind=\"assigned\""]);
+    assert_eq!(assigned.to_string(), "1", "no rebalance came of it");
+    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    daemon.stop();
+}
+
+#[test]
 fn ten_seconds_without_a_database_are_waited_out() {
     let server = Postgres::own();
     let case = Case::on(&server, "outage", 2);

@@ -60,6 +60,11 @@ impl Broker {
         });
     }
 
+    /// Makes the node stand still, with all its connections open, or go on: `STOP`, `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.node.as_ref().expect("the broker runs").id(), name);
+    }
+
     /// Starts the stopped node again, with its data and at its address, and waits until it answers.
     pub(crate) fn start(&mut self) {
         assert!(self.node.is_none(), "the broker runs already");

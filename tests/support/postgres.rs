@@ -159,17 +159,26 @@ impl Postgres {
         self.start();
     }
 
+    /// Makes the server and all its backends stand still, with all connections open, until
+    /// [`Self::thaw`].
+    pub(crate) fn freeze(&self) {
+        signal(self.pid(), "STOP");
+        signal_each(&children(self.pid()), "-STOP");
+    }
+
+    /// Lets the server go on.
+    pub(crate) fn thaw(&self) {
+        signal_each(&children(self.pid()), "-CONT");
+        signal(self.pid(), "CONT");
+    }
+
     /// Kills the server and all its backends at once, as a crash of the machine's process table.
     pub(crate) fn kill9_all(&self) {
         let mut server = self.server.lock().expect("server").take().expect("the server runs");
         // Stopped first, so that it neither starts children nor reacts to the death of any.
         signal(server.id(), "STOP");
-        let children = Command::new("pgrep").args(["-P", &server.id().to_string()]).output();
-        let children = String::from_utf8_lossy(&children.expect("run pgrep").stdout).into_owned();
-        for child in children.lines() {
-            // A worker may have ended by itself since it was listed.
-            Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status().ok();
-        }
+        let children = children(server.id());
+        signal_each(&children, "-KILL");
         signal(server.id(), "KILL");
         server.wait().expect("wait for PostgreSQL");
         // A new server does not start while one of the old one's processes is attached to its
@@ -376,6 +385,19 @@ fn beside_a_small_disk(place: &Path, command: &Command) -> Command {
         beside.current_dir(directory);
     }
     beside
+}
+
+/// The processes that a process started, one a line.
+fn children(pid: u32) -> String {
+    let output = Command::new("pgrep").args(["-P", &pid.to_string()]).output();
+    String::from_utf8_lossy(&output.expect("run pgrep").stdout).into_owned()
+}
+
+fn signal_each(pids: &str, signal: &str) {
+    for pid in pids.lines() {
+        // It may have ended by itself since it was listed.
+        Command::new("kill").args([signal, pid]).stderr(Stdio::null()).status().ok();
+    }
 }
 
 /// Whether a process is there and not merely waiting to be reaped.
