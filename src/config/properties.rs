@@ -207,6 +207,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_text_that_happens_to_be_a_number_is_taken_as_it_is() {
+        for text in ["007", "nan", "1e5"] {
+            assert!(!read_otherwise(text, text), "{text}");
+        }
+        assert!(!read_otherwise("true", "true") && !read_otherwise("1", "true"));
+        assert!(read_otherwise("010", "8") && read_otherwise("10s", "10"));
+    }
+
+    #[test]
     fn secrets_of_properties_may_come_from_files_under_either_spelling() {
         assert_eq!(property_file("sasl.password_file"), Some("sasl.password"));
         assert_eq!(property_file("sasl.password.file"), Some("sasl.password"));
