@@ -1,11 +1,12 @@
 //! Ownership of partitions, and where reading starts.
 
 use pgsluice::pipeline::advance::{advance, mirror_tag};
-use pgsluice::pipeline::input::TakeReply;
+use pgsluice::pipeline::input::{Claim, TakeReply};
 use pgsluice::pipeline::take::{Committed, KafkaPosition, TakeRequest, take};
 use pgsluice::record::{Generation, NextOffset};
 use pgsluice::store::brake::standing;
 use pgsluice::store::name::Schema;
+use pgsluice::store::progress::{NewPosition, reposition};
 
 use crate::place::{Place, partition, progress};
 
@@ -122,4 +123,40 @@ fn a_brake_that_progress_lifted_does_not_hold_again_where_an_operator_went_back(
     assert_eq!(holding(), 0);
     let counts = "select string_agg(route, ' ') from pgsluice.stale_t";
     assert_eq!(place.database.text(counts).as_deref(), Some("route[0]"), "the others come again");
+}
+
+#[test]
+fn the_newest_log_of_a_partition_is_taken_and_an_older_one_left_alone() {
+    let place = Place::new("newest_log");
+    let (session, _end) = place.open();
+    let old = place.claim(&session, 0);
+    place.database.execute(
+        "insert into pgsluice.stream_t (sink, topic, partition, log_epoch, next_offset)
+         select sink, topic, partition, 1, 3 from pgsluice.stream_t",
+    );
+    let new = place.claim(&session, 0);
+    assert_ne!(new.stream, old.stream);
+    assert_eq!(new.next, NextOffset(3));
+    let epochs =
+        "select string_agg(owner_epoch::text, ' ' order by log_epoch) from pgsluice.stream_t";
+    assert_eq!(place.database.text(epochs).as_deref(), Some("1 1"));
+}
+
+#[test]
+fn who_lost_a_partition_moves_its_position_no_more_inv_10() {
+    let place = Place::new("late_move");
+    let ((first, _), (second, _)) = (place.open(), place.open());
+    let old = place.claim(&first, 0);
+    let new = place.claim(&second, 0);
+    let position = |claim: &Claim, next| NewPosition {
+        stream: claim.stream,
+        epoch: claim.epoch,
+        next: NextOffset(next),
+    };
+    let late = place.runtime.block_on(reposition(&first, &[position(&old, 70)])).unwrap();
+    assert_eq!(late, []);
+    assert_eq!(place.next_offset().as_deref(), Some("0"));
+    let moved = place.runtime.block_on(reposition(&second, &[position(&new, 7)])).unwrap();
+    assert_eq!(moved, [new.stream]);
+    assert_eq!(place.next_offset().as_deref(), Some("7"));
 }
