@@ -174,7 +174,7 @@ pub enum Action {
     Mirror(Vec<MirrorPosition>),
     /// The revocation may go on, after committing these durable positions.
     Released(RevokeTicket, Vec<MirrorPosition>),
-    /// Everything is finished and durable; nothing follows.
+    /// Everything that can be finished is, and is durable; nothing follows.
     Drained,
     /// Continuing would do harm (corruption): end the process with exit code 5.
     Stop(Fault),

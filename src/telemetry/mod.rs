@@ -177,7 +177,7 @@ impl Telemetry {
         tracing::info!(event = "draining", "draining: finishing what is in flight");
     }
 
-    /// The drain ended with everything finished and durable.
+    /// The drain ended: everything that can be finished is, and is durable.
     pub fn drained(&self) {
         tracing::info!(event = "drained", "drained");
     }

@@ -95,6 +95,27 @@ fn positions_of_a_group_that_was_used_before_are_adopted_once() {
 }
 
 #[test]
+fn a_partition_with_nothing_new_shows_its_position_in_kafka_at_once() {
+    let case = Case::new("idle_position", 1);
+    case.producer().send_all((0..5).map(|n| Outgoing::new(&format!("k{n}"), "{}")));
+    let daemon = case.daemon_with("", &[("PGSLUICE__KAFKA__START_FROM", "latest")]);
+    daemon.until_ready();
+    case.until_mirrored(&daemon);
+    daemon.stop();
+
+    // An operator's offset is ours once it was obeyed: nobody obeys it again.
+    let arguments = ["--group", &case.group, "--topic", &case.topic];
+    let reset = ["--reset-offsets", "--to-offset", "5", "--execute"];
+    kafka::consumer_groups_tool(&[&arguments[..], &reset[..]].concat());
+    let tagged = || kafka::committed_metadata(&case.group, &case.topic, 0).starts_with("pgsluice/");
+    assert!(!tagged());
+    let daemon = case.daemon("");
+    daemon.until("the offset is ours", crate::case::SETTLING, tagged);
+    assert!(case.outcomes().is_empty());
+    daemon.stop();
+}
+
+#[test]
 fn a_recreated_topic_halts_its_partition_and_nothing_is_written() {
     let case = Case::new("recreated", 1);
     case.expects(&["partition_halted"]);

@@ -143,15 +143,24 @@ pub(crate) fn end_offset(topic: &str, partition: i32) -> i64 {
 
 /// The group's committed offset; `None` where there is none.
 pub(crate) fn committed(group: &str, topic: &str, partition: i32) -> Option<i64> {
-    let client: BaseConsumer =
-        client_config(brokers()).set("group.id", group).create().expect("create a client");
-    let mut wanted = TopicPartitionList::new();
-    wanted.add_partition(topic, partition);
-    let found = client.committed_offsets(wanted, CALL_DEADLINE).expect("read committed offsets");
+    let found = committed_list(group, topic, partition);
     match found.elements()[0].offset() {
         Offset::Offset(offset) => Some(offset),
         _ => None,
     }
+}
+
+/// What was committed with that offset; empty where nothing was.
+pub(crate) fn committed_metadata(group: &str, topic: &str, partition: i32) -> String {
+    committed_list(group, topic, partition).elements()[0].metadata().to_owned()
+}
+
+fn committed_list(group: &str, topic: &str, partition: i32) -> TopicPartitionList {
+    let client: BaseConsumer =
+        client_config(brokers()).set("group.id", group).create().expect("create a client");
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition(topic, partition);
+    client.committed_offsets(wanted, CALL_DEADLINE).expect("read committed offsets")
 }
 
 /// A consumer that has joined a group with the protocol most clients use; a member while it lives.
