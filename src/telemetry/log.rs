@@ -4,14 +4,18 @@ use std::cell::Cell;
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
+use tracing::Metadata;
 use tracing::subscriber::set_global_default;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::{EnvFilter, fmt, registry};
 
 use crate::config::{LogConfig, LogFormat};
 
 use super::lossy::LossyWriter;
 
+/// Target of librdkafka's own lines, see [`crate::kafka::log`].
+const LIBRDKAFKA: &str = "librdkafka";
 /// Instead of a panic's message that was put together at run time.
 const LEFT_OUT: &str = "(left out)";
 
@@ -42,23 +46,25 @@ pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
     let on_terminal = std::io::stderr().is_terminal();
     let default = if on_terminal { LogFormat::Pretty } else { LogFormat::Json };
     let writer = LossyWriter::to_stderr().map_err(LogError::Thread)?;
-    let lines = fmt().with_env_filter(filter).with_writer(writer);
-    // The `log` crate is not bridged, whatever the filter says: the database driver logs
-    // parameters and the server's notices through it, and both hold row values (INV-9).
-    let set = match config.format.unwrap_or(default) {
-        LogFormat::Json => set_global_default(
-            lines
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .finish(),
-        ),
-        LogFormat::Pretty => set_global_default(lines.with_ansi(on_terminal).finish()),
+    let lines = fmt::layer().with_writer(writer);
+    let lines = match config.format.unwrap_or(default) {
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+        LogFormat::Pretty => lines.with_ansi(on_terminal).boxed(),
     };
-    set.map_err(|_| LogError::AlreadySet)?;
+    let subscriber = registry().with(lines.with_filter(filter_fn(is_ours))).with(filter);
+    set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Whether a line is ours. What libraries say is left out, whatever the filter says: the driver
+/// logs parameters and the server's notices, its pool the driver's errors, and all of them hold row
+/// values (INV-9). The `log` crate is not bridged for the same reason.
+fn is_ours(line: &Metadata<'_>) -> bool {
+    let target = line.target();
+    target == LIBRDKAFKA || target.split("::").next() == Some(env!("CARGO_CRATE_NAME"))
 }
 
 thread_local! {
@@ -114,6 +120,8 @@ mod tests {
             ("unwrapped", |mark| refused(mark).unwrap()),
             ("any", |mark| std::panic::panic_any(mark.to_owned())),
         ];
+        // As a library would.
+        tracing::event!(target: "deadpool.postgres", tracing::Level::ERROR, "not recycled: {mark}");
         for (name, panic) in panics {
             let mark = mark.clone();
             let thread = std::thread::Builder::new().name(name.to_owned());
