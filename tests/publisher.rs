@@ -101,6 +101,8 @@ fn letters_come_whole_and_in_the_order_of_their_stream_until_they_are_marked() {
     // A portion is bounded by letters of each stream, and by bytes.
     assert_eq!(place.claim(&session, &both, Portion { letters_per_stream: 1, ..PORTION }), [7, 1]);
     assert_eq!(place.claim(&session, &both, Portion { bytes: 1, ..PORTION }), [7]);
+    // Key and value of the first two have 2 bytes; their headers count, too.
+    assert_eq!(place.claim(&session, &both, Portion { bytes: 10, ..PORTION }), [7]);
 
     let done = [RecordId { stream: first.stream, offset: Offset(7) }];
     place.runtime.block_on(mark(&session, &done)).unwrap();

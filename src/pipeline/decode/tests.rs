@@ -214,6 +214,8 @@ fn an_envelope_field_in_a_wrong_form_is_poison() {
         ("aggregateType", "", FieldMissing, "aggregate_type"),
         ("aggregateId", "true", FieldInvalid, "aggregate_id"),
         ("eventId", "[]", FieldInvalid, "event_id"),
+        // Two events of one version would be the same one.
+        ("eventId", r#""""#, FieldInvalid, "event_id"),
         ("sequenceNumber", "", VersionMissing, "version"),
         ("sequenceNumber", "null", VersionMissing, "version"),
         ("sequenceNumber", "1.0", VersionInvalid, "version"),
