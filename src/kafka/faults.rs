@@ -49,8 +49,8 @@ pub enum PollFault {
     Corrupt,
     /// An operator has to act (authorization, a missing topic); librdkafka keeps trying.
     Operator,
-    /// What librdkafka cannot mend and keeps trying: told like an operator's business. What it has
-    /// given up itself (a fatal error) ends the process.
+    /// What librdkafka cannot mend and keeps trying: told like an operator's business, unless it
+    /// [`ends_a_start`]. What librdkafka has given up itself (a fatal error) ends the process.
     Exit,
 }
 
@@ -100,6 +100,17 @@ pub fn on_poll(code: Code) -> PollFault {
         _ if is_exit(code) => PollFault::Exit,
         _ => PollFault::Transient,
     }
+}
+
+/// Whether a poll's error ends a process that was never a member of its group: the group or the
+/// brokers refuse what is configured. Refused credentials are waited for, as the database's are,
+/// until `postgres.startup_timeout`: somebody may be setting them up at the same time.
+pub fn ends_a_start(code: Code) -> bool {
+    let credentials = matches!(
+        code,
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnacceptableCredential
+    );
+    on_poll(code) == PollFault::Exit && !credentials
 }
 
 /// Codes that no further attempt of this process can mend, our own bugs among them.

@@ -44,6 +44,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::kafka::faults::ends_a_start;
 use crate::postgres::Session;
 use crate::publish::{self, Desk};
 use crate::record::{SessionId, TopicPartition};
@@ -113,6 +114,8 @@ struct Pipeline {
     /// the catalog first.
     plan_doubted: bool,
     unusable: sessions::Unusable,
+    /// Was a member of the group once.
+    joined: bool,
     /// The first session must be open by then.
     first_session_by: Option<Instant>,
     /// Set by the drain: when to give up on it.
@@ -174,6 +177,7 @@ impl Pipeline {
     fn on_poll_event(&mut self, event: PollEvent) {
         match event {
             PollEvent::Assigned(partitions) => {
+                self.joined = true;
                 self.telemetry.assigned(&partitions);
                 self.feed(Input::Assigned(partitions));
             }
@@ -200,7 +204,12 @@ impl Pipeline {
             PollEvent::Unreachable => self.telemetry.kafka_unreachable(),
             PollEvent::Reachable => self.telemetry.kafka_reachable(),
             PollEvent::Refused(topics) => self.telemetry.topics_refused(&topics),
-            PollEvent::Trouble { code, fault } => self.telemetry.kafka_trouble(code, fault),
+            PollEvent::Trouble { code, fault } => {
+                self.telemetry.kafka_trouble(code, fault);
+                if !self.joined && ends_a_start(code) {
+                    self.end(ExitReason::Configuration);
+                }
+            }
         }
     }
 

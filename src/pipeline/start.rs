@@ -98,6 +98,7 @@ impl Pipeline {
             live: None,
             plan_doubted: false,
             unusable: Unusable::default(),
+            joined: false,
             drain_by: None,
             exit: None,
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::case::{Case, ENVELOPE, SETTLING, renamed};
 use crate::support::daemon::Daemon;
+use crate::support::kafka;
 use crate::support::process::{dies_with_us, free_port};
 
 fn says(daemon: &Daemon, event: &str) -> bool {
@@ -66,6 +67,19 @@ fn a_static_member_whose_name_is_taken_ends_with_code_4() {
     case.producer().send(renamed("c", 2));
     case.until_finished(&second);
     second.stop();
+}
+
+#[test]
+fn a_group_that_speaks_another_protocol_ends_the_start_with_code_2() {
+    let case = Case::new("other_protocol", 1);
+    case.expects(&["kafka_trouble"]);
+    let _other = kafka::member(&case.group, &case.topic);
+
+    let daemon = case.daemon(ENVELOPE);
+
+    assert_eq!(daemon.wait_exit(SETTLING), Some(2));
+    let named = |line: &String| line.contains("\"error\":\"InconsistentGroupProtocol\"");
+    assert!(daemon.log().iter().any(named), "{:?}", daemon.log());
 }
 
 /// A daemon with a record that it cannot finish while `lock` is held.
