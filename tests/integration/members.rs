@@ -113,7 +113,9 @@ fn instances_that_start_together_on_an_empty_database_migrate_it_once() {
     let case = Case::unmigrated("migrate_together", 4);
     let places = case.producer().send_all((0..40).map(|n| Outgoing::new(&format!("k{n}"), "{}")));
 
-    let daemons: Vec<Daemon> = (0..3).map(|_| case.daemon("")).collect();
+    // Made once: it grants what there is, which is not to be done beside a migration.
+    let config = case.config("");
+    let daemons: Vec<Daemon> = (0..3).map(|_| case.daemon_of(Some(&config), &[])).collect();
     for daemon in &daemons {
         daemon.until_ready();
     }
