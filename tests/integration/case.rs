@@ -230,6 +230,15 @@ impl Case {
         );
     }
 
+    /// Asserts that nothing is dead-lettered or parked (INV-7).
+    #[track_caller]
+    pub(crate) fn assert_no_letters(&self) {
+        assert_eq!(
+            self.database.text("select count(*) from pgsluice.dead_letter_t").as_deref(),
+            Some("0")
+        );
+    }
+
     /// The reason of one record's outcome.
     #[track_caller]
     pub(crate) fn reason(&self, place: Place) -> Option<String> {

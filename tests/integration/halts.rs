@@ -33,7 +33,7 @@ pub(crate) fn until_halted(daemon: &Daemon, reason: &str, words: &[&str]) {
 fn until_resumed(case: &Case, daemon: &Daemon, applied: usize) {
     case.until_finished(daemon);
     assert_eq!(case.count("APPLIED"), applied);
-    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    case.assert_no_letters();
     daemon.until("the halt is over", SETTLING, || {
         daemon.metric("pgsluice_partition_halted", &[]) < 0.5 && daemon.get("/ready").0 == 200
     });

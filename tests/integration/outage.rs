@@ -44,7 +44,7 @@ fn one_locked_row_delays_its_own_aggregate_only() {
     case.until_finished(&daemon);
     assert_eq!(case.count("APPLIED"), others.len() + 3);
     assert_eq!(case.outcomes()[&held_too].0, "APPLIED");
-    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    case.assert_no_letters();
     let version = "select version from customer where id = 'locked'";
     assert_eq!(case.database.count(version), 3);
 }
@@ -120,7 +120,7 @@ fn a_backend_killed_by_the_system_takes_the_server_through_recovery_and_loses_no
     case.until_finished(&daemon);
 
     sent.assert_all_applied(&case);
-    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    case.assert_no_letters();
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_server_that_stands_still_costs_a_session_and_no_partition() {
     sent.assert_all_applied(&case);
     let assigned = daemon.metric("pgsluice_rebalances_total", &["kind=\"assigned\""]);
     assert_eq!(assigned.to_string(), "1", "no rebalance came of it");
-    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    case.assert_no_letters();
     daemon.stop();
 }
 
@@ -194,6 +194,6 @@ fn ten_seconds_without_a_database_are_waited_out() {
     case.until_finished(&daemon);
     sent.assert_all_applied(&case);
     case.assert_effects_ascend();
-    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    case.assert_no_letters();
     daemon.stop();
 }

@@ -25,11 +25,6 @@ fn until_told(daemon: &Daemon, sqlstate: &str) {
     });
 }
 
-#[track_caller]
-fn assert_no_letters(case: &Case) {
-    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
-}
-
 #[test]
 fn a_standby_is_waited_for_until_it_is_promoted() {
     let server = Postgres::own();
@@ -54,7 +49,7 @@ fn a_standby_is_waited_for_until_it_is_promoted() {
     case.until_finished(&daemon);
     daemon.until_ready();
     assert_eq!(case.version("c"), Some(2));
-    assert_no_letters(&case);
+    case.assert_no_letters();
     daemon.stop();
 }
 
@@ -89,7 +84,7 @@ fn a_full_disk_is_waited_for_until_there_is_room() {
     case.until_finished(&daemon);
     daemon.until_ready();
     case.assert_outcomes([(places[0], "APPLIED")]);
-    assert_no_letters(&case);
+    case.assert_no_letters();
     daemon.stop();
 }
 

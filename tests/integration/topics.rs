@@ -34,7 +34,7 @@ fn until_read_on(case: &Case, daemon: &Daemon, applied: usize) {
             && daemon.get("/ready").0 == 200
     });
     assert_eq!(case.count("APPLIED"), applied);
-    assert_eq!(case.database.count("select count(*) from pgsluice.dead_letter_t"), 0);
+    case.assert_no_letters();
 }
 
 #[test]
