@@ -8,7 +8,7 @@ use std::fs;
 use crate::config::{self, DEFAULT_TOML};
 use crate::supervisor::ExitReason;
 use crate::telemetry::{DEFINITIONS, Definition, Kind};
-use crate::verdict::Reason;
+use pgsluice_core::verdict::Reason;
 
 const INTRODUCTION: &str = "\
 # Configuration

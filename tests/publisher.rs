@@ -8,12 +8,13 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
 use pgsluice::config::{self, Config};
-use pgsluice::pipeline::input::TakeReply;
-use pgsluice::pipeline::take::{KafkaPosition, TakeRequest, take};
-use pgsluice::postgres::migrate::migrate;
+use pgsluice::lanes::take::{TakeRequest, take};
 use pgsluice::postgres::{Session, SessionEnd};
-use pgsluice::record::{Generation, Header, Offset, RecordId, SessionId, TopicPartition};
-use pgsluice::store::publication::{OwnedStream, Portion, claim, mark};
+use pgsluice::store::letter::publication::{OwnedStream, Portion, claim, mark};
+use pgsluice::store::migrate::migrate;
+use pgsluice_core::input::TakeReply;
+use pgsluice_core::position::KafkaPosition;
+use pgsluice_core::record::{Generation, Header, Offset, RecordId, SessionId, TopicPartition};
 
 use support::postgres::{Database, Postgres};
 

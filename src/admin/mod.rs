@@ -145,7 +145,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::record::SessionId;
+    use pgsluice_core::record::SessionId;
 
     fn start(telemetry: &Telemetry) -> (SocketAddr, CancellationToken) {
         let cancel = CancellationToken::new();

@@ -6,10 +6,11 @@ use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::{Client, Error};
 
 use crate::config::{Config, Durability};
-use crate::fault::{Decision, Fault, FaultKind};
-use crate::postgres::{FaultPolicy, OLDEST_SERVER, OpenError, Probe};
+use crate::postgres::{OLDEST_SERVER, OpenError, Probe};
 use crate::route::{Catalog, Plan, RouteCause, RouteProblem, RouteProblems};
-use crate::store::progress::{self, Stored};
+use crate::store::stream::{self, Stored};
+use pgsluice_core::fault::FaultPolicy;
+use pgsluice_core::fault::{Decision, Fault, FaultKind};
 
 use super::finding::Report;
 use super::tables::{self, Tables};
@@ -56,7 +57,7 @@ pub(super) async fn check(
         }
         Ok(_) => None,
         Err(error) => {
-            let fault = Fault::from_postgres(&error);
+            let fault = crate::postgres::fault_of(&error);
             let advice = "the server refused to be looked at; its log says why";
             trouble(&fault, "postgres", fault.to_string(), advice, report);
             None
@@ -95,7 +96,7 @@ async fn look(
         if tables::grants(config, client, report).await? {
             tables::sink(config, cluster, client, report).await?;
             let schema = escape_identifier(&config.postgres.schema);
-            stored = progress::stored(client, &schema, &config.kafka.group).await?;
+            stored = stream::stored(client, &schema, &config.kafka.group).await?;
         } else {
             tables = Tables::Unusable;
         }
@@ -343,7 +344,7 @@ fn unfit(RouteProblems(problems): RouteProblems, report: &mut Report) {
 mod tests {
     use super::*;
     use crate::check::{Finding, Level};
-    use crate::fault::SqlState;
+    use pgsluice_core::fault::SqlState;
 
     fn only(look: impl FnOnce(&mut Report)) -> Finding {
         let mut report = Report::default();

@@ -2,7 +2,7 @@
 //!
 //! The records are read by a consumer that joins nothing and commits nothing, decoded by the
 //! daemon's own decoder, and tried out by the slow lane's own code in one transaction that is
-//! rolled back ([`crate::pipeline::resolve::rehearse`]). What a human reads of it is made of types,
+//! rolled back ([`crate::lanes::slow::rehearse`]). What a human reads of it is made of types,
 //! positions, names and codes; no key, payload or id is ever part of it (INV-9).
 
 mod line;
@@ -23,19 +23,19 @@ use super::finding::Report;
 use super::kafka::{ASK_TIMEOUT, Cluster};
 use super::tables::Tables;
 use crate::config::Config;
-use crate::fault::Fault;
-use crate::group::Origin;
 use crate::kafka::positions::Positions;
-use crate::pipeline::context::ApplyContext;
-use crate::pipeline::decode::Decoder;
-use crate::pipeline::resolve::rehearse::Rehearsal;
-use crate::pipeline::take::{KafkaPosition, Start, start_position};
-use crate::postgres::migrate;
-use crate::record::{OwnerEpoch, StreamId, TopicPartition};
+use crate::lanes::context::ApplyContext;
+use crate::lanes::slow::rehearse::Rehearsal;
 use crate::route::Plan;
-use crate::store::progress::{SinkId, Stored};
+use crate::route::decoder::Decoder;
+use crate::store::migrate;
+use crate::store::stream::{SinkId, Stored};
 use crate::telemetry::{MetricsError, Telemetry};
-use crate::verdict::Reason;
+use pgsluice_core::fault::Fault;
+use pgsluice_core::group::Origin;
+use pgsluice_core::position::{KafkaPosition, Start, start_position};
+use pgsluice_core::record::{OwnerEpoch, StreamId, TopicPartition};
+use pgsluice_core::verdict::Reason;
 
 /// How long the transaction may last, and so how long it may hold what it wrote to: beside a
 /// running daemon every row of it is a row that the daemon has to wait for.

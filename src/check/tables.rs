@@ -5,8 +5,8 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::config::{Config, Migrate};
-use crate::postgres::migrate::{self, MigrateError};
 use crate::store::grants::own_privileges;
+use crate::store::migrate::{self, MigrateError};
 
 use super::database::trouble;
 use super::finding::Report;

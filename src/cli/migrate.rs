@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::config::Config;
-use crate::postgres::migrate::{self, MigrateError, MigrationReport};
 use crate::store::grants::grants;
+use crate::store::migrate::{self, MigrateError, MigrationReport};
 use crate::supervisor::ExitReason;
 
 use super::{Source, complain, say, with_config};
@@ -74,7 +74,7 @@ fn describe(schema: &str, report: &MigrationReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Fault, FaultKind};
+    use pgsluice_core::fault::{Fault, FaultKind};
 
     #[test]
     fn tables_of_another_pgsluice_end_it_as_they_end_a_run() {

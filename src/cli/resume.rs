@@ -6,12 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::{Config, parse_duration};
-use crate::event::RouteId;
-use crate::fault::Fault;
 use crate::postgres::{OpenError, Probe};
+use crate::sql::name::Schema;
 use crate::store::brake::{BrakeKind, Standing, accept, route_name, standing};
-use crate::store::name::Schema;
 use crate::supervisor::ExitReason;
+use pgsluice_core::event::RouteId;
+use pgsluice_core::fault::Fault;
 
 use super::check::Output;
 use super::{Source, complain, say, with_config};
@@ -183,7 +183,7 @@ fn as_json(sink: &str, outcome: &Outcome) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{FaultKind, SqlState};
+    use pgsluice_core::fault::{FaultKind, SqlState};
 
     #[test]
     fn the_table_names_the_brakes_and_says_what_to_do() {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::config::Config;
-use crate::pipeline;
+use crate::run;
 use crate::supervisor::{Criticality, ExitReason, Supervisor};
 use crate::telemetry::{Telemetry, flush_logs, init_logs};
 
@@ -50,7 +50,7 @@ fn start(config: Config) -> Result<ExitReason, (ExitReason, anyhow::Error)> {
         .build()
         .map_err(|error| bug(error.into()))?;
     let tasks = LocalSet::new();
-    let pipeline = Box::pin(pipeline::run(config, telemetry.clone(), drain));
+    let pipeline = Box::pin(run::run(config, telemetry.clone(), drain));
     let reason = tasks.block_on(&runtime, async move {
         let mut supervisor = Supervisor::new(end);
         supervisor.spawn("pipeline", Criticality::Critical, pipeline);

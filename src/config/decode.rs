@@ -2,8 +2,8 @@
 
 use config::Value;
 
-use super::near::suggestion;
-use super::read::{Section, texts};
+use super::load::near::suggestion;
+use super::load::section::{Section, texts};
 
 /// How records are read: the format's own defaults with `[decode.fields]` on top.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::{fmt, io};
 
 use jiff::Timestamp;
 
+use super::load::section::Section;
 use super::properties;
-use super::read::Section;
 
 /// Brokers, group and topics.
 #[derive(Clone)]

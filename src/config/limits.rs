@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use config::ValueKind;
 
-use crate::fault::SqlState;
-use crate::postgres::{FaultPolicy, Override};
+use pgsluice_core::fault::SqlState;
+use pgsluice_core::fault::{FaultPolicy, Override};
 
-use super::read::Section;
-use super::units::Bytes;
+use super::load::section::Section;
+use super::load::units::Bytes;
 
 /// What is gathered before it is dispatched: whichever limit comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]

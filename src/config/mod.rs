@@ -6,24 +6,19 @@
 //! see [`load`].
 
 mod connection_text;
-mod contradiction;
 mod decode;
 mod kafka;
 mod limits;
 mod load;
 #[cfg(test)]
 mod mistakes;
-mod near;
 mod postgres;
 mod properties;
-mod read;
 mod route;
-mod source;
 mod surface;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod units;
 
 pub use decode::{
     DecodeConfig, EnvelopeField, FieldSource, FieldSources, Format, NumberTime, Tombstone,
@@ -31,17 +26,17 @@ pub use decode::{
 };
 pub use kafka::{KafkaConfig, StartFrom};
 pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
+pub use load::layer::Place;
+pub use load::section::{ConfigProblem, ConfigProblems};
+pub use load::units::{Bytes, parse_duration};
 pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
-pub use read::{ConfigProblem, ConfigProblems};
 pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
-pub use source::Place;
 pub use surface::{
     AdminConfig, BrakeConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,
     NotificationConfig, NotificationWrite,
 };
 pub use tls::{Tls, Verification};
-pub use units::{Bytes, parse_duration};
 
 /// The whole configuration, checked and resolved.
 ///

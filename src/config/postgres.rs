@@ -8,7 +8,7 @@ use tokio_postgres::config::SslMode;
 
 use super::connection_text;
 use super::kafka::read_secret_line;
-use super::read::Section;
+use super::load::section::Section;
 use super::tls::{Tls, Verification, is_local};
 
 /// The database, and the session that writes to it.

@@ -15,8 +15,8 @@ use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
 
 use super::kafka::{KafkaConfig, cannot_read, read_secret_line};
-use super::near::suggestion;
-use super::read::Section;
+use super::load::near::suggestion;
+use super::load::section::Section;
 
 /// Properties that are refused, with the reason an operator gets to read.
 const REFUSED: [(&str, &str); 20] = [

@@ -4,8 +4,8 @@ use config::{Value, ValueKind};
 
 use super::decode::{FieldSources, Format};
 use super::kafka::is_topic_name;
+use super::load::section::Section;
 use super::postgres::is_identifier;
-use super::read::Section;
 
 /// What happens to an event that no route matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

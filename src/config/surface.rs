@@ -7,8 +7,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::kafka::is_topic_name;
-use super::near::suggestion;
-use super::read::Section;
+use super::load::near::suggestion;
+use super::load::section::Section;
 
 /// What stands for the source topic in `dead_letter.topic`.
 const TOPIC_MARK: &str = "{topic}";

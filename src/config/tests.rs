@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::fault::{Decision, Fault, FaultKind, SqlState};
-use crate::verdict::Reason;
+use pgsluice_core::fault::{Decision, Fault, FaultKind, SqlState};
+use pgsluice_core::verdict::Reason;
 
+use super::load::layer::Layer;
 use super::*;
 
 const MINIMAL: [(&str, &str); 4] = [
@@ -91,7 +92,7 @@ fn as_variables(name: &str, value: &::config::Value, found: &mut Vec<(String, St
 
 #[test]
 fn every_setting_with_a_default_can_be_given_by_its_variable() {
-    let defaults = source::Layer::from_defaults(DEFAULT_TOML).expect("TOML");
+    let defaults = Layer::from_defaults(DEFAULT_TOML).expect("TOML");
     let mut variables = Vec::new();
     for (key, value) in ::config::Source::collect(&defaults).expect("never fails") {
         as_variables(&format!("PGSLUICE__{}", key.to_uppercase()), &value, &mut variables);

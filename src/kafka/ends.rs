@@ -17,7 +17,7 @@ use super::log::LogOnly;
 use super::positions::{self, Positions};
 use super::settings;
 use crate::config::KafkaConfig;
-use crate::record::TopicPartition;
+use pgsluice_core::record::TopicPartition;
 
 /// How long the brokers of one topic may take to answer each question.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,7 +1,9 @@
 //! Kafka clients: their settings, what their errors mean, and what is asked of brokers beside the consumer.
 
+pub mod consumer;
 pub mod ends;
 pub mod faults;
 pub(crate) mod log;
+pub mod mirror;
 pub mod positions;
 pub mod settings;

@@ -15,9 +15,9 @@ use super::faults::describe;
 use super::log::LogOnly;
 use super::settings;
 use crate::config::{KafkaConfig, StartFrom};
-use crate::pipeline::take::{Committed, KafkaPosition};
-use crate::record::TopicPartition;
 use crate::telemetry::caught;
+use pgsluice_core::position::{Committed, KafkaPosition};
+use pgsluice_core::record::TopicPartition;
 
 /// The offsets client: it has the sink's group but never joins it.
 pub struct Positions {

@@ -16,7 +16,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Durability, PostgresConfig, Target};
-use crate::fault::{Fault, FaultKind};
+use pgsluice_core::fault::{Fault, FaultKind};
 
 use super::error::sqlstate;
 use super::tls::{self, Refused, Wire};
@@ -240,7 +240,7 @@ impl Settings {
 
 /// Lifts a `statement_timeout` of role or database, which may be too short for any statement but
 /// this one, and now and then for this one as well.
-pub(super) async fn lift_statement_timeout(client: &Client) -> Result<(), tokio_postgres::Error> {
+pub(crate) async fn lift_statement_timeout(client: &Client) -> Result<(), tokio_postgres::Error> {
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -280,7 +280,7 @@ async fn until_end(connection: &mut Wire, warnings: &AtomicU64) -> Fault {
             Some(Ok(_)) => {}
             // The reason of a server that ends the connection (57P01, 25P03, ...) is seen only
             // here when nothing was in flight.
-            Some(Err(error)) => return Fault::from_postgres(&error),
+            Some(Err(error)) => return crate::postgres::fault_of(&error),
             None => return Fault::new(FaultKind::Connection),
         }
     }
@@ -289,7 +289,7 @@ async fn until_end(connection: &mut Wire, warnings: &AtomicU64) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault;
+    use pgsluice_core::fault;
 
     #[tokio::test]
     async fn the_first_fault_is_the_one_reported() {

@@ -9,7 +9,7 @@ use deadpool_postgres::{HookError, TimeoutType};
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::WrongType;
 
-use crate::fault::{Fault, FaultKind, SqlState, TlsFault};
+use pgsluice_core::fault::{Fault, FaultKind, SqlState, TlsFault};
 
 /// PostgreSQL cuts names to this many bytes; anything longer is not a name but text that a
 /// trigger put into the field, and may hold values.
@@ -35,66 +35,62 @@ const NOT_AUTHENTICATED: SqlState = SqlState(*b"28000");
 /// Stands for a code that is not five letters and digits; `internal_error`, which is tried again.
 const UNREADABLE_CODE: SqlState = SqlState(*b"XX000");
 
-impl Fault {
-    /// What failed, without any of the server's or the driver's text.
-    pub fn from_postgres(error: &tokio_postgres::Error) -> Self {
-        match error.as_db_error() {
-            Some(answer) => Self::from_answer(answer),
-            None => Self::new(kind_of(error)),
-        }
-    }
-
-    /// What failed when a connection of the slow lane was asked for.
-    pub fn from_pool(error: &PoolError) -> Self {
-        match error {
-            PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
-                Self::from_postgres(error)
-            }
-            // The only check that a new connection of the pool has to pass.
-            PoolError::PostCreateHook(HookError::Message(_)) => Self::new(FaultKind::LockNotSeen),
-            PoolError::Timeout(TimeoutType::Wait | TimeoutType::Create | TimeoutType::Recycle) => {
-                Self::new(FaultKind::Deadline)
-            }
-            PoolError::Closed => Self::new(FaultKind::Connection),
-            PoolError::NoRuntimeSpecified => Self::new(FaultKind::Bug("pool without a runtime")),
-        }
-    }
-
-    fn from_answer(answer: &DbError) -> Self {
-        if answer.routine().is_some_and(|routine| RAISING.contains(&routine)) {
-            return Self::raised(sqlstate(answer));
-        }
-        if sqlstate(answer) == NOT_SUPPORTED && answer.routine() == Some(REVALIDATING) {
-            return Self::new(FaultKind::PlanChanged);
-        }
-        let table = match (answer.schema(), answer.table()) {
-            (Some(schema), Some(table)) => name(schema).zip(name(table)).map(|(schema, table)| {
-                let mut full = String::from(schema);
-                full.push('.');
-                full.push_str(&table);
-                full.into_boxed_str()
-            }),
-            (None, Some(table)) => name(table),
-            (_, None) => None,
-        };
-        Self {
-            kind: FaultKind::Server(sqlstate(answer)),
-            route: None,
-            constraint: answer.constraint().and_then(name),
-            table,
-            column: answer.column().and_then(name),
-            raised: false,
-        }
+/// What failed, without any of the server's or the driver's text.
+pub fn fault_of(error: &tokio_postgres::Error) -> Fault {
+    match error.as_db_error() {
+        Some(answer) => from_answer(answer),
+        None => Fault::new(kind_of(error)),
     }
 }
 
-impl Fault {
-    /// What a user's own code raised: its names are not kept. One that says it is a constraint's
-    /// keeps that much, because the server itself names none where a table lacks a partition.
-    fn raised(code: SqlState) -> Self {
-        let constraint = code.as_str().starts_with("23").then(|| RAISED.into());
-        Self { constraint, raised: true, ..Self::new(FaultKind::Server(code)) }
+/// What failed when a connection of the slow lane was asked for.
+pub(super) fn fault_of_pool(error: &PoolError) -> Fault {
+    match error {
+        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+            fault_of(error)
+        }
+        // The only check that a new connection of the pool has to pass.
+        PoolError::PostCreateHook(HookError::Message(_)) => Fault::new(FaultKind::LockNotSeen),
+        PoolError::Timeout(TimeoutType::Wait | TimeoutType::Create | TimeoutType::Recycle) => {
+            Fault::new(FaultKind::Deadline)
+        }
+        PoolError::Closed => Fault::new(FaultKind::Connection),
+        PoolError::NoRuntimeSpecified => Fault::new(FaultKind::Bug("pool without a runtime")),
     }
+}
+
+fn from_answer(answer: &DbError) -> Fault {
+    if answer.routine().is_some_and(|routine| RAISING.contains(&routine)) {
+        return raised(sqlstate(answer));
+    }
+    if sqlstate(answer) == NOT_SUPPORTED && answer.routine() == Some(REVALIDATING) {
+        return Fault::new(FaultKind::PlanChanged);
+    }
+    let table = match (answer.schema(), answer.table()) {
+        (Some(schema), Some(table)) => name(schema).zip(name(table)).map(|(schema, table)| {
+            let mut full = String::from(schema);
+            full.push('.');
+            full.push_str(&table);
+            full.into_boxed_str()
+        }),
+        (None, Some(table)) => name(table),
+        (_, None) => None,
+    };
+    Fault {
+        kind: FaultKind::Server(sqlstate(answer)),
+        route: None,
+        constraint: answer.constraint().and_then(name),
+        table,
+        column: answer.column().and_then(name),
+        raised: false,
+    }
+}
+
+/// What a user's own code raised: its names are not kept. One that says it is a constraint's
+/// keeps that much, because the server itself names none where a table lacks a partition.
+fn raised(code: SqlState) -> Fault {
+    let constraint = code.as_str().starts_with("23").then(|| RAISED.into());
+    Fault { constraint, raised: true, ..Fault::new(FaultKind::Server(code)) }
 }
 
 /// The code of an answer or notice.
@@ -162,7 +158,7 @@ mod tests {
     #[test]
     fn a_connection_that_times_out_is_an_outage() {
         let error = tokio_postgres::Error::__private_api_timeout();
-        assert_eq!(Fault::from_postgres(&error).kind, FaultKind::Connection);
+        assert_eq!(fault_of(&error).kind, FaultKind::Connection);
     }
 
     #[test]
@@ -170,19 +166,19 @@ mod tests {
         let error = "host="
             .parse::<tokio_postgres::Config>()
             .and_then(|_| "port=x".parse::<tokio_postgres::Config>());
-        let fault = Fault::from_postgres(&error.unwrap_err());
+        let fault = fault_of(&error.unwrap_err());
         assert!(matches!(fault.kind, FaultKind::Bug(_)), "{fault}");
     }
 
     #[test]
     fn a_new_connection_that_does_not_see_the_lock_is_told_apart() {
         let refused = PoolError::PostCreateHook(HookError::message("any"));
-        assert_eq!(Fault::from_pool(&refused).kind, FaultKind::LockNotSeen);
+        assert_eq!(fault_of_pool(&refused).kind, FaultKind::LockNotSeen);
         assert_eq!(
-            Fault::from_pool(&PoolError::Timeout(TimeoutType::Create)).kind,
+            fault_of_pool(&PoolError::Timeout(TimeoutType::Create)).kind,
             FaultKind::Deadline
         );
-        assert_eq!(Fault::from_pool(&PoolError::Closed).kind, FaultKind::Connection);
+        assert_eq!(fault_of_pool(&PoolError::Closed).kind, FaultKind::Connection);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
-use crate::fault::{Fault, FaultKind};
+use pgsluice_core::fault::{Fault, FaultKind};
 
 /// Prepared statements that one connection keeps. Routes need a handful each; an upsert of
 /// partial columns has one for every combination it meets.
@@ -53,7 +53,7 @@ impl Lane {
         cell.get_or_try_init(|| self.client.prepare_typed(text, types))
             .await
             .cloned()
-            .map_err(|error| Fault::from_postgres(&error))
+            .map_err(|error| crate::postgres::fault_of(&error))
     }
 
     /// Waits for an answer of this connection, at most `deadline` after the answer before it: a
@@ -113,7 +113,10 @@ pub async fn prepared_on(
     if connection.statement_cache.size() >= STATEMENTS_PER_CONNECTION {
         connection.statement_cache.clear();
     }
-    connection.prepare_typed_cached(text, types).await.map_err(|error| Fault::from_postgres(&error))
+    connection
+        .prepare_typed_cached(text, types)
+        .await
+        .map_err(|error| crate::postgres::fault_of(&error))
 }
 
 /// A bounded cache from text to statement; a cell is filled by whoever asks first.

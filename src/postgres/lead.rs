@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::fault::{Fault, FaultKind};
+use pgsluice_core::fault::{Fault, FaultKind};
 
 use super::connect::Connected;
 use super::lane::Lane;
@@ -64,7 +64,7 @@ impl Lead {
             .client()
             .query(&statement, &all_parameters)
             .await
-            .map_err(|error| Fault::from_postgres(&error))?;
+            .map_err(|error| crate::postgres::fault_of(&error))?;
         if self.warnings.load(Ordering::Relaxed) != warnings {
             tracing::warn!(
                 event = "durability_warning",
@@ -75,7 +75,7 @@ impl Lead {
         let Some(first) = rows.first() else {
             return Err(Fault::new(FaultKind::Bug("lead statement without a row")));
         };
-        let held: bool = first.try_get(0).map_err(|error| Fault::from_postgres(&error))?;
+        let held: bool = first.try_get(0).map_err(|error| crate::postgres::fault_of(&error))?;
         if held { Ok(rows) } else { Err(Fault::new(FaultKind::LockNotSeen)) }
     }
 

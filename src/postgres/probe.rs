@@ -4,7 +4,7 @@ use deadpool_postgres::{Object, Pool};
 use tokio_postgres::Client;
 
 use crate::config::Config;
-use crate::fault::{Fault, FaultKind};
+use pgsluice_core::fault::{Fault, FaultKind};
 
 use super::connect::{Connector, Lifeline, Role};
 use super::lock::SessionLock;
@@ -59,7 +59,7 @@ impl Probe {
     /// # Errors
     /// Why there is none.
     pub(crate) async fn slow(&self) -> Result<Object, Fault> {
-        self.slow.get().await.map_err(|error| Fault::from_pool(&error))
+        self.slow.get().await.map_err(|error| super::error::fault_of_pool(&error))
     }
 
     /// Whether a second connection saw what only the first one's running server can know. If not,

@@ -16,9 +16,9 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use crate::config::{Config, PostgresConfig, UrlError};
-use crate::fault::{Fault, FaultKind, SqlState};
-use crate::record::SessionId;
-use crate::store::progress::{self, SinkId};
+use crate::store::stream::{self, SinkId};
+use pgsluice_core::fault::{Fault, FaultKind, SqlState};
+use pgsluice_core::record::SessionId;
 
 use super::connect::{Connector, Lifeline, Role, SessionEnd};
 use super::lane::Lane;
@@ -108,7 +108,7 @@ impl From<Refused> for OpenError {
 
 impl From<tokio_postgres::Error> for OpenError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Database(Fault::from_postgres(&error))
+        Self::Database(crate::postgres::fault_of(&error))
     }
 }
 
@@ -216,7 +216,7 @@ impl Session {
     /// # Errors
     /// The fault; the session is over when a connection could not be opened in time.
     pub async fn slow(&self) -> Result<deadpool_postgres::Object, Fault> {
-        let object = self.slow.get().await.map_err(|error| Fault::from_pool(&error));
+        let object = self.slow.get().await.map_err(|error| super::error::fault_of_pool(&error));
         if let Err(fault) = &object
             && !matches!(fault.kind, FaultKind::Server(_))
         {
@@ -348,7 +348,7 @@ async fn find_sink(
     name: &str,
     cluster_id: Option<&str>,
 ) -> Result<SinkId, OpenError> {
-    let row = progress::find_or_create_sink(client, schema, name, cluster_id).await?;
+    let row = stream::find_or_create_sink(client, schema, name, cluster_id).await?;
     match (row.cluster_id, cluster_id) {
         (Some(known), Some(found)) if known != found => Err(OpenError::ClusterMismatch {
             sink: name.to_owned(),

@@ -15,7 +15,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Connection, Socket};
 
 use crate::config::{Target, Tls, Verification};
-use crate::fault::{Fault, FaultKind, TlsFault};
+use pgsluice_core::fault::{Fault, FaultKind, TlsFault};
 
 // The numbers of `X509_V_ERR_*` in OpenSSL's x509_vfy.h; the crate has no names for them.
 const NO_ISSUER: i32 = 2;
@@ -30,19 +30,19 @@ const WRONG_HOST: i32 = 62;
 const WRONG_ADDRESS: i32 = 64;
 
 /// A connection's other half, which moves its bytes; plain or encrypted.
-pub(super) type Wire = Connection<Socket, TlsStream<Socket>>;
+pub(crate) type Wire = Connection<Socket, TlsStream<Socket>>;
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     error: tokio_postgres::Error,
     certificate: Option<TlsFault>,
 }
 
 impl Refused {
     /// What is wrong, without anybody's text.
-    pub(super) fn fault(&self) -> Fault {
-        let fault = Fault::from_postgres(&self.error);
+    pub(crate) fn fault(&self) -> Fault {
+        let fault = crate::postgres::fault_of(&self.error);
         match (fault.kind, self.certificate) {
             (FaultKind::Tls(_), Some(verdict)) => Fault::new(FaultKind::Tls(verdict)),
             _ => fault,
@@ -50,7 +50,7 @@ impl Refused {
     }
 
     /// The driver's own error, for those who can take nothing else.
-    pub(super) fn into_error(self) -> tokio_postgres::Error {
+    pub(crate) fn into_error(self) -> tokio_postgres::Error {
         self.error
     }
 }
@@ -63,7 +63,7 @@ impl From<tokio_postgres::Error> for Refused {
 
 /// Opens a connection. Nothing is sent, not even the user's name, before the certificate was
 /// found good.
-pub(super) async fn connect(target: &Target) -> Result<(Client, Wire), Refused> {
+pub(crate) async fn connect(target: &Target) -> Result<(Client, Wire), Refused> {
     let verdict = Arc::new(AtomicI32::new(X509VerifyResult::OK.as_raw()));
     let handshakes = Handshakes { tls: &target.tls, verdict: Arc::clone(&verdict) };
     target

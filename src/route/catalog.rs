@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::config::{Config, RouteAction, TableName};
 use crate::route::ColumnType;
-use crate::store::name::quoted;
+use crate::sql::name::quoted;
 
 /// The tables that routes name, as they are now. A table that is not there is missing here too.
 #[derive(Debug, Clone, Default)]

@@ -7,10 +7,10 @@
 use crate::config::{
     Config, DocumentState, FieldSources, Format, RouteAction, RouteConfig, TableName, Tombstone,
 };
-use crate::event::RouteId;
 use crate::route::catalog::{Catalog, Table, TableColumn};
 use crate::route::problem::{Privilege, RouteCause, RouteProblem, RouteProblems};
 use crate::route::{Column, CompiledAction, CompiledRoute, Plan, Target};
+use pgsluice_core::event::RouteId;
 
 impl Plan {
     /// Compiles the routes of the configuration, and behind them the default document route.
@@ -255,7 +255,7 @@ mod tests {
 
     use super::*;
     use crate::route::ColumnType;
-    use crate::verdict::Reason;
+    use pgsluice_core::verdict::Reason;
 
     fn config(text: &str) -> Config {
         let mut file = tempfile::NamedTempFile::new().unwrap();

@@ -1,10 +1,10 @@
 //! The part of a statement that writes a user's table. Everything selects from the ledger's move,
 //! so nothing here runs for a group that was refused.
 
+use crate::lanes::statement::Effect;
 use crate::route::{Column, Target};
-use crate::store::binder::{Binder, Extent, Slot, column_list};
-use crate::store::name::quoted;
-use crate::store::statement::Effect;
+use crate::sql::binder::{Binder, Extent, Slot, column_list};
+use crate::sql::name::quoted;
 
 /// The common table expressions that write `target`; `present` says which of its columns the
 /// events bring.

@@ -2,6 +2,8 @@
 
 mod catalog;
 mod compile;
+pub mod decoder;
+pub mod fold;
 pub mod fragment;
 mod matching;
 mod plan;

@@ -1,7 +1,7 @@
 //! Routes after compilation: what the decoder binds values by and the store builds statements
 //! from. A plan is immutable; a session compiles a new one, so a changed table is noticed.
 
-use crate::event::RouteId;
+use pgsluice_core::event::RouteId;
 
 /// All routes, in the order of the configuration; the last one is the default document route.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,8 +4,8 @@
 use std::fmt;
 
 use crate::config::Config;
-use crate::fault::{Fault, FaultKind};
-use crate::verdict::Reason;
+use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::verdict::Reason;
 
 /// Everything that is wrong with the routes. Partitions stay halted until it is mended; then they
 /// resume on their own.

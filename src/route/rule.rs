@@ -7,12 +7,12 @@
 //! come from the record's key, its headers or the aggregate id.
 
 use crate::config::{Config, FieldSources, RouteAction, RouteConfig};
-use crate::envelope::{Draft, Found, Pointer, Source};
-use crate::event::{Change, Json, Poison, RouteId, Value, Write};
+use crate::decode::{Draft, Found, Pointer, Source};
 use crate::route::matching::{Conditions, Matching, Subject};
 use crate::route::value::fit;
 use crate::route::{Column, CompiledAction, CompiledRoute, Plan, Target};
-use crate::verdict::Reason;
+use pgsluice_core::event::{Change, Json, Poison, RouteId, Value, Write};
+use pgsluice_core::verdict::Reason;
 
 /// All routes, in order.
 #[derive(Debug)]

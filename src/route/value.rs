@@ -26,11 +26,9 @@
 
 use std::borrow::Cow;
 
-use crate::envelope::{
-    self, Decimal, Document, Found, integer, json_text, micros, quoted, storable,
-};
-use crate::event::{Json, Value};
+use crate::decode::{self, Decimal, Document, Found, integer, json_text, micros, quoted, storable};
 use crate::route::ColumnType;
+use pgsluice_core::event::{Json, Value};
 
 /// How deep JSON from a key may be nested; what comes from the value was checked with it.
 const MAX_DEPTH: usize = 128;
@@ -92,12 +90,12 @@ fn read(text: Cow<'_, str>, ty: &ColumnType) -> Option<Value> {
             known.then(|| Value::Text(text.into()))
         }
         ColumnType::Uuid => uuid(&text).map(Value::Uuid),
-        ColumnType::Timestamptz => envelope::instant_micros(&text).map(Value::Timestamp),
-        ColumnType::Timestamp => envelope::instant_micros(&text)
-            .or_else(|| envelope::date_time_micros(&text))
+        ColumnType::Timestamptz => decode::instant_micros(&text).map(Value::Timestamp),
+        ColumnType::Timestamp => decode::instant_micros(&text)
+            .or_else(|| decode::date_time_micros(&text))
             .map(Value::Timestamp),
-        ColumnType::Date => envelope::days(&text).map(Value::Date),
-        ColumnType::Time => envelope::time_of_day(&text).map(|time| {
+        ColumnType::Date => decode::days(&text).map(Value::Date),
+        ColumnType::Time => decode::time_of_day(&text).map(|time| {
             let nanos = i64::from(time.hour()) * 3_600_000_000_000
                 + i64::from(time.minute()) * 60_000_000_000
                 + i64::from(time.second()) * 1_000_000_000
@@ -177,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::verdict::Reason;
+    use pgsluice_core::verdict::Reason;
 
     fn enum_type() -> ColumnType {
         ColumnType::Enum { sql: "\"public\".\"mood\"".into(), labels: vec!["ok".into()] }

@@ -7,14 +7,14 @@ use serde::Serialize;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use crate::event::{AggregateKey, RouteId};
-use crate::fault::{Fault, FaultKind};
-use crate::record::{Offset, RecordId};
-use crate::store::binder::Bind;
-use crate::store::name::Schema;
-use crate::store::parameter::Cell;
-use crate::store::progress::SinkId;
-use crate::store::query::Query;
+use crate::sql::binder::Bind;
+use crate::sql::name::Schema;
+use crate::sql::parameter::Cell;
+use crate::sql::query::Query;
+use crate::store::stream::SinkId;
+use pgsluice_core::event::{AggregateKey, RouteId};
+use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::record::{Offset, RecordId};
 
 /// What a brake counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,7 +280,7 @@ order by 1, 2, 4"#,
         };
         rows.iter().map(read).collect::<Result<_, _>>().map(Some)
     };
-    run.await.map_err(|error: tokio_postgres::Error| Fault::from_postgres(&error))
+    run.await.map_err(|error: tokio_postgres::Error| crate::postgres::fault_of(&error))
 }
 
 /// Lifts the brake of a kind for a while, for one route or for all. Gives back until when.
@@ -313,7 +313,7 @@ returning pg_catalog.to_char(t.accepted_until at time zone 'UTC', 'YYYY-MM-DD"T"
         (&seconds, Type::FLOAT8),
     ];
     let row = client.query_typed_one(&insert, &parameters).await;
-    row.and_then(|row| row.try_get(0)).map_err(|error| Fault::from_postgres(&error))
+    row.and_then(|row| row.try_get(0)).map_err(|error| crate::postgres::fault_of(&error))
 }
 
 /// A brake that trips now.

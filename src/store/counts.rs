@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tokio_postgres::Row;
 
-use crate::fault::{Fault, FaultKind};
-use crate::store::query::Query;
+use crate::sql::query::Query;
+use pgsluice_core::fault::{Fault, FaultKind};
 
 /// Rows by the table they stand in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, RouteAction, RouteConfig, TableName, Tombstone};
 
-use super::name::{Schema, quoted};
+use crate::sql::name::{Schema, quoted};
 
 /// pgsluice's own tables, with what its statements do to each. Nothing but old counts is ever deleted
 /// there.

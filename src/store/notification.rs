@@ -3,15 +3,15 @@
 
 use std::borrow::Cow;
 
-use crate::event::Event;
-use crate::fault::{Fault, FaultKind};
-use crate::record::{Record, StreamId};
-use crate::store::binder::{Bind, Binder, Slot};
-use crate::store::name::Schema;
-use crate::store::parameter::Cell;
-use crate::store::query::{Columns, Query, column};
-use crate::store::statement::{Guard, Notify};
-use crate::verdict::{Reason, Verdict};
+use crate::lanes::statement::{Guard, Notify};
+use crate::sql::binder::{Bind, Binder, Slot};
+use crate::sql::name::Schema;
+use crate::sql::parameter::Cell;
+use crate::sql::query::{Columns, Query, column};
+use pgsluice_core::event::Event;
+use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::record::{Record, StreamId};
+use pgsluice_core::verdict::{Reason, Verdict};
 
 /// The part of a statement that notes the events of the groups that moved as APPLIED; `None` when
 /// none are to be written.
@@ -238,16 +238,16 @@ fn fits_numeric(digits: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::SqlState;
+    use pgsluice_core::fault::SqlState;
 
     fn record(value: &[u8]) -> Record {
-        let partition = crate::record::TopicPartition { topic: "t".into(), partition: 0 };
+        let partition = pgsluice_core::record::TopicPartition { topic: "t".into(), partition: 0 };
         Record {
             partition,
-            offset: crate::record::Offset(1),
-            generation: crate::record::Generation(1),
+            offset: pgsluice_core::record::Offset(1),
+            generation: pgsluice_core::record::Generation(1),
             timestamp: None,
-            timestamp_type: crate::record::TimestampType::NotAvailable,
+            timestamp_type: pgsluice_core::record::TimestampType::NotAvailable,
             key: None,
             value: Some(value.into()),
             headers: Vec::new(),

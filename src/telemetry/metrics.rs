@@ -19,8 +19,8 @@ use std::time::Duration;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
-use crate::fault::{Decision, Fault, FaultKind};
 use crate::postgres::Connections;
+use pgsluice_core::fault::{Decision, Fault, FaultKind};
 
 use super::lossy;
 

@@ -21,11 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::fault::{Fault, FaultKind};
 use crate::kafka::ends::LogEnd;
 use crate::kafka::faults::PollFault;
-use crate::publish;
-use crate::record::{SessionId, TopicPartition};
+use crate::relay;
+use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::record::{SessionId, TopicPartition};
 
 use letters::LetterCount;
 
@@ -189,7 +189,7 @@ impl Telemetry {
 
     /// How publishing dead letters goes; to be told again while it goes on, for readiness looks at
     /// how long it has been stuck.
-    pub fn publishing(&self, letters: &publish::Status) {
+    pub fn publishing(&self, letters: &relay::Status) {
         let stuck = letters.stuck_since.map(|since| since.elapsed());
         self.lock_status().publishing(letters.published, stuck, letters.error.as_deref());
         self.0.metrics.publishing(letters.published, stuck);

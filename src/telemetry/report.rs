@@ -3,10 +3,10 @@
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use crate::fault::{Decision, Fault};
-use crate::pipeline::input::{Claim, Report};
-use crate::record::{NextOffset, Offset, TopicPartition};
-use crate::verdict::{Reason, Verdict};
+use pgsluice_core::fault::{Decision, Fault};
+use pgsluice_core::input::{Claim, Report};
+use pgsluice_core::record::{NextOffset, Offset, TopicPartition};
+use pgsluice_core::verdict::{Reason, Verdict};
 
 use super::Telemetry;
 use super::letters::LetterCount;
@@ -194,10 +194,10 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::fault::{FaultKind, SqlState};
     use crate::kafka::ends::LogEnd;
-    use crate::record::{NextOffset, OwnerEpoch, StreamId};
     use crate::telemetry::PartitionPhase;
+    use pgsluice_core::fault::{FaultKind, SqlState};
+    use pgsluice_core::record::{NextOffset, OwnerEpoch, StreamId};
 
     fn partition() -> TopicPartition {
         TopicPartition { topic: "orders".into(), partition: 0 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::fault::Fault;
 use crate::kafka::ends::LogEnd;
-use crate::pipeline::input::Claim;
-use crate::record::{NextOffset, TopicPartition};
-use crate::verdict::{Reason, Verdict};
+use pgsluice_core::fault::Fault;
+use pgsluice_core::input::Claim;
+use pgsluice_core::record::{NextOffset, TopicPartition};
+use pgsluice_core::verdict::{Reason, Verdict};
 
 /// Dead letters that wait for this long need somebody's attention; a broker's restart does not.
 const LETTERS_STUCK_LONG: Duration = Duration::from_secs(5 * 60);
@@ -382,7 +382,7 @@ fn as_list<S: Serializer>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::FaultKind;
+    use pgsluice_core::fault::FaultKind;
 
     fn partition(number: i32) -> TopicPartition {
         TopicPartition { topic: "orders".into(), partition: number }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use pgsluice::config::BrakeConfig;
-use pgsluice::event::{Content, RouteId};
-use pgsluice::group::{Group, GroupReply};
-use pgsluice::record::OwnerEpoch;
 use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
-use pgsluice::verdict::{Reason, Verdict};
+use pgsluice_core::event::{Content, RouteId};
+use pgsluice_core::group::{Group, GroupReply};
+use pgsluice_core::record::OwnerEpoch;
+use pgsluice_core::verdict::{Reason, Verdict};
 
 use crate::fixture::{
     DOCUMENT, Fixture, document, done, failed_with, group, group_of, poison, upsert,
@@ -230,8 +230,9 @@ fn what_took_effect_before_the_brake_stays() {
     fixture
         .database
         .execute("create table item (id bigint primary key, name text check (name <> ''))");
-    let item =
-        |offset, name: &str| upsert(offset, &[Some(pgsluice::event::Value::Text(name.into()))]);
+    let item = |offset, name: &str| {
+        upsert(offset, &[Some(pgsluice_core::event::Value::Text(name.into()))])
+    };
     let bad = group_of("bad", 1, vec![item(1, "")]);
     assert_eq!(fixture.slow(failed_with(bad, *b"23514")), done(&DEAD_LETTERED));
 
@@ -380,7 +381,7 @@ fn an_aggregate_that_was_tried_for_too_long_is_parked_with_the_fault_that_kept_i
     let mut holder = fixture.database.connect();
     let mut held = holder.transaction().unwrap();
     held.execute("update item set name = 'held' where id = 1", &[]).unwrap();
-    let item = |offset| upsert(offset, &[Some(pgsluice::event::Value::Null)]);
+    let item = |offset| upsert(offset, &[Some(pgsluice_core::event::Value::Null)]);
     let again = |exhausted| {
         let mut group = failed_with(group(1, vec![item(1), item(2)]), *b"55P03");
         group.failure.as_mut().unwrap().exhausted = exhausted;

@@ -3,25 +3,27 @@
 use std::time::{Duration, Instant};
 
 use pgsluice::config::{self, Config};
-use pgsluice::event::{
+use pgsluice::lanes::context::ApplyContext;
+use pgsluice::lanes::fast::apply;
+use pgsluice::lanes::parked_count::ParkedCount;
+use pgsluice::lanes::slow::{read, resolve};
+use pgsluice::lanes::statement::Statements;
+use pgsluice::postgres::{Session, SessionEnd};
+use pgsluice::route::{CompiledAction, CompiledRoute, Plan};
+use pgsluice::sql::name::Schema;
+use pgsluice::store::migrate;
+use pgsluice::telemetry::Telemetry;
+use pgsluice_core::event::{
     AggregateKey, AggregateVersion, Change, Content, Envelope, Event, Json, Poison, RouteId, Value,
     Write,
 };
-use pgsluice::fault::{Fault, FaultKind, SqlState};
-use pgsluice::group::{Failure, Group, GroupKind, GroupReply, OrderingKey, Origin};
-use pgsluice::pipeline::apply::apply;
-use pgsluice::pipeline::context::ApplyContext;
-use pgsluice::pipeline::parked::ParkedCount;
-use pgsluice::pipeline::resolve::{read, resolve};
-use pgsluice::postgres::{FaultPolicy, Session, SessionEnd, migrate};
-use pgsluice::record::{
+use pgsluice_core::fault::FaultPolicy;
+use pgsluice_core::fault::{Fault, FaultKind, SqlState};
+use pgsluice_core::group::{Failure, Group, GroupKind, GroupReply, OrderingKey, Origin};
+use pgsluice_core::record::{
     Generation, Offset, OwnerEpoch, Record, SessionId, StreamId, TimestampType, TopicPartition,
 };
-use pgsluice::route::{CompiledAction, CompiledRoute, Plan};
-use pgsluice::store::name::Schema;
-use pgsluice::store::statement::Statements;
-use pgsluice::telemetry::Telemetry;
-use pgsluice::verdict::{GapPolicy, Reason, Verdict};
+use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
 use crate::support::postgres::{Database, Postgres};
 

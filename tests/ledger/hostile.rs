@@ -1,7 +1,7 @@
 //! Values, keys and tables that do not mean well: whatever a record holds, it is written exactly or
 //! it is that record's own poison, and no table turns it into an outage.
 
-use pgsluice::verdict::Verdict;
+use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{done, group, incompressible};
 use crate::routed::{Ending, Routed};
@@ -297,9 +297,9 @@ fn a_trigger_that_drops_the_row_has_the_last_word() {
 
 #[test]
 fn a_policy_that_hides_the_row_is_a_missing_privilege_and_no_dead_letter() {
-    use pgsluice::fault::Decision;
-    use pgsluice::group::GroupReply;
-    use pgsluice::verdict::Reason;
+    use pgsluice_core::fault::Decision;
+    use pgsluice_core::group::GroupReply;
+    use pgsluice_core::verdict::Reason;
 
     let routed = Routed::new(
         "policy",

@@ -1,11 +1,11 @@
 //! What the slow lane does with data that cannot be applied: dead letter, parking, ownership.
 
-use pgsluice::event::{AggregateKey, Value};
-use pgsluice::fault::Decision;
-use pgsluice::group::GroupReply;
-use pgsluice::record::{Header, OwnerEpoch};
 use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
-use pgsluice::verdict::Verdict;
+use pgsluice_core::event::{AggregateKey, Value};
+use pgsluice_core::fault::Decision;
+use pgsluice_core::group::GroupReply;
+use pgsluice_core::record::{Header, OwnerEpoch};
+use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{
     DOCUMENT, Fixture, Lane, document, done, failed_before, failed_code, failed_with, group,
@@ -36,7 +36,7 @@ fn with_child_table(name: &str) -> Fixture {
     fixture
 }
 
-fn child(offset: i64, parent: i64, amount: &str) -> pgsluice::event::Event {
+fn child(offset: i64, parent: i64, amount: &str) -> pgsluice_core::event::Event {
     upsert(offset, &[Some(Value::Int(parent)), Some(Value::Text(amount.into()))])
 }
 

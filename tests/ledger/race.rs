@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use pgsluice::group::{Group, GroupReply};
-use pgsluice::verdict::Verdict;
+use pgsluice_core::group::{Group, GroupReply};
+use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{DOCUMENT, Fixture, document, done, failed_code, group, poison};
 use crate::support::wait;

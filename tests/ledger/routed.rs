@@ -3,13 +3,13 @@
 use std::io::Write as _;
 
 use pgsluice::config;
-use pgsluice::event::{Content, Event};
-use pgsluice::fault::Decision;
-use pgsluice::group::GroupReply;
-use pgsluice::pipeline::decode::Decoder;
-use pgsluice::record::{Generation, Offset, Record, TimestampType, TopicPartition};
+use pgsluice::route::decoder::Decoder;
 use pgsluice::route::{Catalog, Plan, RouteProblems};
-use pgsluice::verdict::Verdict;
+use pgsluice_core::event::{Content, Event};
+use pgsluice_core::fault::Decision;
+use pgsluice_core::group::GroupReply;
+use pgsluice_core::record::{Generation, Offset, Record, TimestampType, TopicPartition};
+use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{Fixture, failed_before, group};
 

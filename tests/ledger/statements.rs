@@ -1,10 +1,10 @@
 //! Every statement that the builder can write is accepted by the server.
 
-use pgsluice::event::RouteId;
+use pgsluice::lanes::statement::{Effect, Guard, Layout, Notify, Shape, Statement};
 use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
-use pgsluice::store::binder::Extent;
-use pgsluice::store::name::Schema;
-use pgsluice::store::statement::{Effect, Guard, Layout, Notify, Shape, Statement};
+use pgsluice::sql::binder::Extent;
+use pgsluice::sql::name::Schema;
+use pgsluice_core::event::RouteId;
 
 use crate::fixture::{DOCUMENT, Fixture, MERGE};
 

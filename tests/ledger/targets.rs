@@ -1,9 +1,9 @@
 //! Rows of users' tables.
 
-use pgsluice::event::{Change, Event, Json, Value};
-use pgsluice::group::GroupReply;
 use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
-use pgsluice::verdict::Verdict;
+use pgsluice_core::event::{Change, Event, Json, Value};
+use pgsluice_core::group::GroupReply;
+use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{Fixture, Lane, change, done, event, failed_code, group, group_of, upsert};
 

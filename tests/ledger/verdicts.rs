@@ -1,8 +1,8 @@
 //! Every rule of `judge`, once on each lane.
 
-use pgsluice::event::Content;
-use pgsluice::group::{Group, GroupReply};
-use pgsluice::verdict::{GapPolicy, Reason, Verdict};
+use pgsluice_core::event::Content;
+use pgsluice_core::group::{Group, GroupReply};
+use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
 use crate::fixture::{
     DOCUMENT, Fixture, Lane, MERGE, delete, document, done, failed_before, group, group_of, json,

@@ -1,9 +1,9 @@
 //! The barrier: what makes progress durable, and what refuses to.
 
-use pgsluice::fault::FaultKind;
-use pgsluice::group::Progress;
-use pgsluice::pipeline::advance::advance;
-use pgsluice::record::{NextOffset, OwnerEpoch};
+use pgsluice::lanes::barrier::advance;
+use pgsluice_core::fault::FaultKind;
+use pgsluice_core::group::Progress;
+use pgsluice_core::record::{NextOffset, OwnerEpoch};
 
 use crate::place::{PATIENCE, Place, progress};
 use crate::support;

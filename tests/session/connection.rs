@@ -4,12 +4,12 @@ use futures_util::future::join_all;
 use tokio_postgres::types::Type;
 
 use pgsluice::config::Config;
-use pgsluice::fault::{Fault, FaultKind, SqlState};
-use pgsluice::pipeline::advance::advance;
+use pgsluice::lanes::barrier::advance;
 use pgsluice::postgres::lane::prepared_on;
-use pgsluice::postgres::migrate::migrate;
 use pgsluice::postgres::{OpenError, Session};
-use pgsluice::record::SessionId;
+use pgsluice::store::migrate::migrate;
+use pgsluice_core::fault::{FaultKind, SqlState};
+use pgsluice_core::record::SessionId;
 
 use crate::place::{PATIENCE, Place, config_with, progress, runtime};
 use crate::support;
@@ -196,7 +196,7 @@ fn a_session_that_is_closed_fails_what_is_in_flight_at_once() {
         };
         let (answer, ()) = tokio::join!(tokio::time::timeout(PATIENCE, sleeping), closing);
         let error = answer.expect("fails at once").unwrap_err();
-        assert_eq!(Fault::from_postgres(&error).kind, FaultKind::Connection);
+        assert_eq!(pgsluice::postgres::fault_of(&error).kind, FaultKind::Connection);
     });
     assert_eq!(place.end(end).kind, FaultKind::Connection);
 }
@@ -234,7 +234,7 @@ fn a_fault_carries_codes_and_names_and_never_a_value_inv_9() {
     let insert = "insert into customer values ($1, $2)";
     place.runtime.block_on(async {
         let refused = client.execute(insert, &[&-77, &"s3cret"]).await.unwrap_err();
-        let fault = Fault::from_postgres(&refused);
+        let fault = pgsluice::postgres::fault_of(&refused);
         assert_eq!(fault.kind, server_fault(b"23514"));
         assert_eq!(fault.constraint.as_deref(), Some("customer_id"));
         assert_eq!(fault.table.as_deref(), Some("public.customer"));
@@ -242,15 +242,15 @@ fn a_fault_carries_codes_and_names_and_never_a_value_inv_9() {
         assert!(!printed.contains("s3cret") && !printed.contains("77"), "{printed}");
 
         let wrong_type = client.execute(insert, &[&77_i64, &"x"]).await.unwrap_err();
-        assert_eq!(Fault::from_postgres(&wrong_type).kind, FaultKind::DriverType);
+        assert_eq!(pgsluice::postgres::fault_of(&wrong_type).kind, FaultKind::DriverType);
         let unreadable = client.query_one("select 'x'::text", &[]).await.unwrap();
         let unreadable = unreadable.try_get::<_, i32>(0).unwrap_err();
-        assert_eq!(Fault::from_postgres(&unreadable).kind, FaultKind::DriverType);
+        assert_eq!(pgsluice::postgres::fault_of(&unreadable).kind, FaultKind::DriverType);
         let not_encoded = client.prepare("select '\0'").await.unwrap_err();
-        assert_eq!(Fault::from_postgres(&not_encoded).kind, FaultKind::Encode);
+        assert_eq!(pgsluice::postgres::fault_of(&not_encoded).kind, FaultKind::Encode);
         let too_many =
             client.query_one("select from generate_series(1, 2)", &[]).await.unwrap_err();
-        assert!(matches!(Fault::from_postgres(&too_many).kind, FaultKind::Bug(_)));
+        assert!(matches!(pgsluice::postgres::fault_of(&too_many).kind, FaultKind::Bug(_)));
     });
 }
 

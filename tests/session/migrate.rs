@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use pgsluice::postgres::migrate::{MigrateError, known_version, migrate, verify};
+use pgsluice::store::migrate::{MigrateError, known_version, migrate, verify};
 
 use crate::place::{Place, config_with, runtime};
 use crate::support::postgres::Postgres;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use pgsluice::config::{self, Config};
-use pgsluice::fault::Fault;
-use pgsluice::group::Progress;
-use pgsluice::pipeline::input::{Claim, TakeReply};
-use pgsluice::pipeline::take::{Committed, KafkaPosition, TakeRequest, take};
-use pgsluice::postgres::migrate::migrate;
+use pgsluice::lanes::take::{TakeRequest, take};
 use pgsluice::postgres::{Session, SessionEnd};
-use pgsluice::record::{Anchor, Generation, NextOffset, Offset, SessionId, TopicPartition};
+use pgsluice::store::migrate::migrate;
+use pgsluice_core::fault::Fault;
+use pgsluice_core::group::Progress;
+use pgsluice_core::input::{Claim, TakeReply};
+use pgsluice_core::position::{Committed, KafkaPosition};
+use pgsluice_core::record::{Anchor, Generation, NextOffset, Offset, SessionId, TopicPartition};
 
 use crate::support::postgres::{Database, Postgres};
 

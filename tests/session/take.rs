@@ -1,12 +1,14 @@
 //! Ownership of partitions, and where reading starts.
 
-use pgsluice::pipeline::advance::{advance, mirror_tag};
-use pgsluice::pipeline::input::{Claim, TakeReply};
-use pgsluice::pipeline::take::{Committed, KafkaPosition, TakeRequest, take};
-use pgsluice::record::{Generation, NextOffset};
+use pgsluice::lanes::barrier::advance;
+use pgsluice::lanes::take::{TakeRequest, take};
+use pgsluice::sql::name::Schema;
 use pgsluice::store::brake::standing;
-use pgsluice::store::name::Schema;
-use pgsluice::store::progress::{NewPosition, reposition};
+use pgsluice::store::stream::{NewPosition, reposition};
+use pgsluice_core::input::{Claim, TakeReply};
+use pgsluice_core::position::mirror_tag;
+use pgsluice_core::position::{Committed, KafkaPosition};
+use pgsluice_core::record::{Generation, NextOffset};
 
 use crate::place::{Place, partition, progress};
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use pgsluice::fault::{FaultKind, TlsFault};
-use pgsluice::postgres::migrate::{MigrateError, migrate};
 use pgsluice::postgres::{OpenError, Session};
-use pgsluice::record::SessionId;
+use pgsluice::store::migrate::{MigrateError, migrate};
+use pgsluice_core::fault::{FaultKind, TlsFault};
+use pgsluice_core::record::SessionId;
 
 use crate::place::{PATIENCE, config_with, runtime};
 use crate::support::certificates::{Authority, Identity};

@@ -1,7 +1,7 @@
 //! Numbers that leave the process through the admin port.
 
 use pgsluice::postgres::Session;
-use pgsluice::store::waiting::{MOST, Waiting, count};
+use pgsluice::store::backlog::{MOST, Waiting, count};
 
 use crate::place::Place;
 

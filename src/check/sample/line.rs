@@ -5,12 +5,12 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::event::{Change, Content, Event, RouteId};
-use crate::fault::{Fault, FaultKind};
-use crate::pipeline::resolve::rehearse::{Ending, Rehearsed};
+use crate::lanes::slow::rehearse::{Ending, Rehearsed};
 use crate::route::{Column, CompiledAction, Plan, Target};
 use crate::store::counts::TableRows;
-use crate::verdict::{Reason, Verdict};
+use pgsluice_core::event::{Change, Content, Event, RouteId};
+use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::verdict::{Reason, Verdict};
 
 use super::Sample;
 

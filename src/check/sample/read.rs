@@ -8,13 +8,13 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::Config;
-use crate::event::{Event, RouteId};
+use crate::kafka::consumer::Copied;
 use crate::kafka::faults::{PollFault, on_poll};
 use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
-use crate::pipeline::decode::Decoder;
-use crate::pipeline::poll::Copied;
-use crate::record::{Generation, StreamId};
+use crate::route::decoder::Decoder;
+use pgsluice_core::event::{Event, RouteId};
+use pgsluice_core::record::{Generation, StreamId};
 
 use super::{From, Stretch, Wanted};
 

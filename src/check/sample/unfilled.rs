@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::check::finding::Report;
 use crate::config::{Config, RouteAction};
-use crate::event::{Change, Content, Event, RouteId};
 use crate::route::{CompiledAction, Plan};
+use pgsluice_core::event::{Change, Content, Event, RouteId};
 
 /// What the upserts of a sample brought for each column of their route.
 #[derive(Debug, Default)]

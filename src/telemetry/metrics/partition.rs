@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
-use crate::record::{NextOffset, TopicPartition};
 use crate::telemetry::status::Lag;
-use crate::verdict::{Reason, Verdict};
+use pgsluice_core::record::{NextOffset, TopicPartition};
+use pgsluice_core::verdict::{Reason, Verdict};
 
 use super::MetricsError;
 use super::definition::{

@@ -6,7 +6,7 @@ use prometheus::{
     Registry,
 };
 
-use crate::record::TopicPartition;
+use pgsluice_core::record::TopicPartition;
 
 use super::MetricsError;
 use super::definition::{Definition, Kind};

@@ -1,10 +1,10 @@
 //! The manual, and series that come and go.
 
 use super::*;
-use crate::fault::SqlState;
-use crate::record::{NextOffset, TopicPartition};
 use crate::telemetry::Lag;
-use crate::verdict::{Reason, Verdict};
+use pgsluice_core::fault::SqlState;
+use pgsluice_core::record::{NextOffset, TopicPartition};
+use pgsluice_core::verdict::{Reason, Verdict};
 
 fn partition(number: i32) -> TopicPartition {
     TopicPartition { topic: "orders".into(), partition: number }

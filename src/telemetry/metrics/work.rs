@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, Registry};
 
-use crate::pipeline::input::TakeReply;
-use crate::store::dead_letter::Disposition;
-use crate::verdict::Reason;
+use crate::store::letter::Disposition;
+use pgsluice_core::input::TakeReply;
+use pgsluice_core::verdict::Reason;
 
 use super::MetricsError;
 use super::definition::{

@@ -1,0 +1,26 @@
+//! The decisions of pgsluice, without I/O: no runtime, no Kafka client, no database driver, no
+//! clock. Time is a parameter, randomness comes from a seed, and everything that can interleave is
+//! an [`input::Input`], so a simulation drives all of it through thousands of interleavings a second.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`record`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
+//! | [`input`] | what can happen, and what may be asked for |
+//! | [`state`] | the coordinator: the state machine that decides |
+//! | [`queue`], [`frontier`], [`backoff`] | its parts |
+//! | [`position`] | where reading of a partition starts |
+
+pub mod backoff;
+pub mod event;
+pub mod fault;
+pub mod frontier;
+pub mod group;
+pub mod input;
+mod partition;
+pub mod position;
+pub mod queue;
+pub mod record;
+#[cfg(test)]
+mod simulation;
+pub mod state;
+pub mod verdict;

@@ -1,0 +1,392 @@
+//! The coordinator: one synchronous state machine that makes every decision of the pipeline.
+//!
+//! [`State::on`] takes what happened and returns what to do. It performs no I/O, takes no lock,
+//! awaits nothing and has no clock: time comes with each input and never goes back. The caller
+//! performs the actions in their order, and calls again with [`Input::Tick`] when
+//! [`State::next_deadline`] is reached. So everything that can interleave can be driven by a
+//! simulator, and every guard can be proved by removing it.
+//!
+//! A record's way: `Polled` → queue → `Apply` (fast lane) → done, or refused or failed → slow
+//! lane (`Read`, `Resolve`) → done → frontier → `Advance` → `Mirror`.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | `state.rs` | what records, replies and the barrier's answer mean |
+//! | `state/schedule.rs` | what goes to which lane, and when to advance |
+//! | `state/failure.rs` | what follows from a group that failed |
+//! | `state/drain.rs` | when a drain has ended |
+//! | `state/unqueued.rs` | what becomes of records that never enter the queue |
+//! | `state/take.rs` | how reading of a partition begins |
+//! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::event::{Event, RouteId};
+use crate::group::{Group, GroupKind, GroupReply, OrderingKey, Origin};
+use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
+use crate::verdict::{Reason, Verdict};
+
+use crate::input::{Action, Input, Lane, MirrorPosition, Report, RevokeTicket};
+use crate::partition::{Partition, Phase};
+use crate::queue::Queue;
+
+mod config;
+mod drain;
+mod failure;
+#[cfg(test)]
+mod guard;
+mod recovery;
+mod schedule;
+mod take;
+#[cfg(test)]
+mod tests;
+mod unqueued;
+
+pub use config::{Decide, StateConfig};
+use drain::Drain;
+#[cfg(test)]
+pub(crate) use guard::Guard;
+
+/// The database session, as the coordinator sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    Opening(SessionId),
+    Open(SessionId),
+}
+
+impl Session {
+    fn id(self) -> SessionId {
+        match self {
+            Self::Opening(id) | Self::Open(id) => id,
+        }
+    }
+}
+
+/// A barrier under way: what it will have made durable.
+#[derive(Debug)]
+struct Advancing {
+    sent: Vec<(TopicPartition, Generation, StreamId, NextOffset)>,
+}
+
+/// The coordinator. See the module's documentation.
+#[derive(Debug)]
+pub struct State {
+    config: StateConfig,
+    random: SmallRng,
+    now: Duration,
+    session: Session,
+    failed_opens: u32,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    generations: u64,
+    queue: Queue,
+    to_read: VecDeque<Group>,
+    to_resolve: VecDeque<Group>,
+    retries: Vec<(Duration, Group)>,
+    fast_in_flight: usize,
+    slow_in_flight: usize,
+    /// The slow lane took a look at refused groups last, not a group of its own.
+    read_last: bool,
+    /// Weight of the groups in flight. They are lost with their session: whether a lane still
+    /// gives them back is not to be relied on.
+    weight_in_flight: usize,
+    /// When an aggregate of each route took effect last.
+    succeeded: BTreeMap<RouteId, Duration>,
+    /// Since when keys fail, and in which partition. Survives sessions: one that comes and goes
+    /// must not keep an aggregate from being given up.
+    failing: HashMap<OrderingKey, (TopicPartition, Duration)>,
+    advancing: Option<Advancing>,
+    advanced_at: Option<Duration>,
+    drain: Drain,
+    /// Durable positions of partitions given up, until their ticket is answered.
+    released: BTreeMap<RevokeTicket, Vec<MirrorPosition>>,
+    out: Vec<Action>,
+    #[cfg(test)]
+    removed: Option<Guard>,
+}
+
+impl State {
+    /// A coordinator that has not begun. Its first action is to open a session: call
+    /// [`Self::on`] with [`Input::Tick`] to get it. `seed` feeds the jitter of back-offs.
+    pub fn new(config: StateConfig, seed: u64) -> Self {
+        let first = SessionId(1);
+        Self {
+            config,
+            random: SmallRng::seed_from_u64(seed),
+            now: Duration::ZERO,
+            session: Session::Opening(first),
+            failed_opens: 0,
+            partitions: BTreeMap::new(),
+            generations: 0,
+            queue: Queue::default(),
+            to_read: VecDeque::new(),
+            to_resolve: VecDeque::new(),
+            retries: Vec::new(),
+            fast_in_flight: 0,
+            slow_in_flight: 0,
+            read_last: false,
+            weight_in_flight: 0,
+            succeeded: BTreeMap::new(),
+            failing: HashMap::new(),
+            advancing: None,
+            advanced_at: None,
+            drain: Drain::No,
+            released: BTreeMap::new(),
+            out: vec![Action::OpenSession { session: first, after: Duration::ZERO }],
+            #[cfg(test)]
+            removed: None,
+        }
+    }
+
+    /// Takes one input and returns what to do, in order.
+    pub fn on(&mut self, now: Duration, input: Input) -> Vec<Action> {
+        debug_assert!(now >= self.now, "time never goes back");
+        self.now = self.now.max(now);
+        match input {
+            Input::Assigned(partitions) => self.on_assigned(partitions),
+            Input::Revoked { partitions, ticket, lost } => {
+                self.on_revoked(&partitions, ticket, lost);
+            }
+            Input::Polled(events) => events.into_iter().for_each(|event| self.on_event(event)),
+            Input::Positioned { partition, generation, next } => {
+                self.on_positioned(&partition, generation, next);
+            }
+            Input::LogChanged { partition, generation } => {
+                if let Some(reading) = self.reading(&partition, generation) {
+                    let at = Offset(reading.durable.0);
+                    self.halt(&partition, Reason::LogChanged, None, Some(at));
+                }
+            }
+            Input::SessionOpened(session) => self.on_session_opened(session),
+            Input::SessionLost(session, fault) => self.lose_session(session, fault),
+            Input::Taken(session, replies) => self.on_taken(session, replies),
+            Input::Replied { session, lane, groups } => self.on_replied(session, lane, groups),
+            Input::Advanced(session, streams) => self.on_advanced(session, &streams),
+            Input::Drain => self.drain = self.drain.begun(),
+            Input::Tick => {}
+        }
+        self.schedule();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Input::Tick`] is due, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let phases = self.partitions.values().filter_map(|p| match p.phase {
+            // One whose time has come waits for a reply, not for time.
+            Phase::Paused { until } => Some(until).filter(|until| *until > self.now),
+            Phase::Revoking { deadline, .. } => Some(deadline),
+            Phase::Waiting | Phase::Taking | Phase::Reading => None,
+        });
+        let retries = self.retries.iter().map(|(due, _)| *due);
+        phases.chain(retries).chain(self.advance_due()).min()
+    }
+
+    /// Groups and events that have no outcome yet, for the drain's log line.
+    pub fn unfinished(&self) -> usize {
+        self.partitions.values().map(|p| p.frontier.unfinished()).sum()
+    }
+
+    /// Gives weight back to the poll budget.
+    fn free(&mut self, weight: usize) {
+        if weight > 0 {
+            self.out.push(Action::Freed(weight));
+        }
+    }
+
+    fn next_generation(&mut self) -> Generation {
+        self.generations += 1;
+        Generation(self.generations)
+    }
+
+    fn open_session(&self) -> Option<SessionId> {
+        match self.session {
+            Session::Open(id) => Some(id),
+            Session::Opening(_) => None,
+        }
+    }
+
+    /// The reply or position belongs to the session in use.
+    fn current_session(&self, session: SessionId) -> bool {
+        #[cfg(test)]
+        if !self.guarded_by(Guard::SessionTag) {
+            return true;
+        }
+        self.session == Session::Open(session)
+    }
+
+    /// The partition, if it still has the reading that `generation` names.
+    fn current(
+        &mut self,
+        partition: &TopicPartition,
+        generation: Generation,
+    ) -> Option<&mut Partition> {
+        #[cfg(test)]
+        let ignore_tag = !self.guarded_by(Guard::GenerationTag);
+        #[cfg(not(test))]
+        let ignore_tag = false;
+        self.partitions.get_mut(partition).filter(|p| p.generation == generation || ignore_tag)
+    }
+
+    /// The partition, if it is being read under that generation.
+    fn reading(
+        &mut self,
+        partition: &TopicPartition,
+        generation: Generation,
+    ) -> Option<&mut Partition> {
+        self.current(partition, generation).filter(|p| p.phase == Phase::Reading)
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let weight = event.record.weight();
+        let Some(origin) = self.accept(&event) else {
+            self.free(weight);
+            return;
+        };
+        match Group::kind_of(&event) {
+            None => self.stop_at(event),
+            Some(GroupKind::Skip) if !self.config.note_skips => self.finish_skip(&event),
+            Some(kind) => self.queue.push(OrderingKey::of(&event, kind), origin, kind, event),
+        }
+    }
+
+    /// The reading a record belongs to, if it is in progress and the record is new to it.
+    fn accept(&mut self, event: &Event) -> Option<Arc<Origin>> {
+        if self.drain != Drain::No {
+            return None;
+        }
+        let partition = self.reading(&event.record.partition, event.record.generation)?;
+        let wanted =
+            partition.halt_when_finished.is_none() && partition.frontier.deliver(event.offset());
+        partition.origin.clone().filter(|_| wanted)
+    }
+
+    /// The consumer's position covers records, too, that [`Self::accept`] turned away because of a
+    /// drain, and those have no outcome. What stands behind a record to stop at is never passed:
+    /// that record stays unfinished.
+    fn on_positioned(
+        &mut self,
+        partition: &TopicPartition,
+        generation: Generation,
+        next: NextOffset,
+    ) {
+        if self.drain != Drain::No {
+            return;
+        }
+        if let Some(reading) = self.reading(partition, generation) {
+            reading.frontier.skip_to(next);
+        }
+    }
+
+    fn on_replied(&mut self, session: SessionId, lane: Lane, groups: Vec<(Group, GroupReply)>) {
+        if !self.current_session(session) {
+            // The session is gone, and with it the keys, counts and weight of its groups.
+            return;
+        }
+        let in_flight = match lane {
+            Lane::Fast => &mut self.fast_in_flight,
+            Lane::Slow => &mut self.slow_in_flight,
+        };
+        *in_flight = in_flight.saturating_sub(1);
+        for (group, reply) in groups {
+            self.weight_in_flight = self.weight_in_flight.saturating_sub(group.weight());
+            self.settle(session, lane, group, reply);
+        }
+    }
+
+    fn settle(&mut self, session: SessionId, lane: Lane, group: Group, reply: GroupReply) {
+        let name = group.origin.partition.clone();
+        let Some(partition) = self.current(&name, group.origin.generation) else {
+            self.discard(group);
+            return;
+        };
+        partition.in_flight = partition.in_flight.saturating_sub(1);
+        // A partition that halts or is being taken away starts nothing new.
+        let reading = partition.phase == Phase::Reading;
+        match reply {
+            GroupReply::Done { verdicts, gap } => self.finish(group, &verdicts, gap),
+            GroupReply::NotOwner => {
+                self.discard(group);
+                self.fence(&name);
+            }
+            GroupReply::Failed(fault) => self.on_failed(session, lane, group, fault),
+            GroupReply::Halted { reason, fault, at } => {
+                self.discard(group);
+                self.halt(&name, reason, Some(fault), Some(at));
+            }
+            GroupReply::Refused if reading => self.to_read.push_back(group),
+            GroupReply::Unsettled if reading => self.to_resolve.push_back(group),
+            GroupReply::Refused | GroupReply::Unsettled => self.discard(group),
+        }
+    }
+
+    /// Every event has its outcome.
+    fn finish(&mut self, group: Group, verdicts: &[Verdict], gap: i64) {
+        debug_assert_eq!(verdicts.len(), group.events.len(), "one verdict an event (INV-5)");
+        if !self.failing.is_empty() {
+            self.failing.remove(&group.order);
+        }
+        if let GroupKind::Write(route) = group.kind
+            && verdicts.contains(&Verdict::Applied)
+        {
+            self.succeeded.insert(route, self.now);
+        }
+        if let Some(partition) = self.partitions.get_mut(&group.origin.partition) {
+            for event in &group.events {
+                partition.frontier.finish(&event.record);
+            }
+        }
+        for verdict in Verdict::ALL {
+            let count = verdicts.iter().filter(|v| **v == verdict).count() as u64;
+            if count > 0 {
+                self.out.push(Action::Report(Report::Finished {
+                    partition: group.origin.partition.clone(),
+                    verdict,
+                    count,
+                }));
+            }
+        }
+        if gap > 0 {
+            self.out.push(Action::Report(Report::VersionGap(group.origin.partition.clone())));
+        }
+        let letter = |v: &Verdict| matches!(v, Verdict::DeadLettered | Verdict::Parked);
+        if verdicts.iter().any(letter) {
+            self.out.push(Action::Report(Report::LettersWritten));
+        }
+        self.discard(group);
+    }
+
+    /// The group leaves memory; its key may give the next one.
+    fn discard(&mut self, group: Group) {
+        self.queue.release(&group.order);
+        self.free(group.weight());
+    }
+
+    fn on_advanced(&mut self, session: SessionId, streams: &[StreamId]) {
+        if !self.current_session(session) {
+            return;
+        }
+        let Some(advancing) = self.advancing.take() else { return };
+        let mut mirrored = Vec::new();
+        for (name, generation, stream, next) in advancing.sent {
+            let Some(partition) = self.current(&name, generation) else { continue };
+            if !streams.contains(&stream) {
+                self.fence(&name);
+                continue;
+            }
+            partition.durable = next;
+            if partition.passed_halt() {
+                self.out.push(Action::Report(Report::HaltEnded(name.clone())));
+            }
+            mirrored.extend(self.partitions.get(&name).and_then(Partition::mirror_position));
+            self.out.push(Action::Report(Report::Advanced { partition: name, next }));
+        }
+        if !mirrored.is_empty() {
+            self.failed_opens = 0;
+            self.out.push(Action::Mirror(mirrored));
+        }
+    }
+}

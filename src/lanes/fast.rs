@@ -1,0 +1,162 @@
+//! The fast lanes: first attempts, one statement and so one transaction each, many in flight on a
+//! connection.
+//!
+//! Nothing is decided here. The statement moves the ledger first and writes only for the groups
+//! that moved; a group it refuses comes back untouched, for the slow lane to look at.
+
+use futures_util::future::join_all;
+use tokio_postgres::types::ToSql;
+
+use crate::lanes::group_move::{GroupMove, bind};
+use crate::lanes::statement::{Guard, Shape};
+use crate::postgres::Lane;
+use crate::route::CompiledAction;
+use crate::route::fold::{Folded, fold};
+use crate::sql::binder::Extent;
+use pgsluice_core::event::{Event, RouteId};
+use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::group::{Group, GroupKind, GroupReply};
+use pgsluice_core::verdict::Verdict;
+
+use crate::lanes::context::ApplyContext;
+use crate::lanes::skip::skip;
+
+/// Applies groups of one kind (and, for writes, one route) and gives every group back with its
+/// answer.
+///
+/// Each statement is one transaction: normally there is one for all groups; groups that fold to
+/// different statements, e.g. upserts of different columns, go in one each, pipelined. When a
+/// statement fails nothing of it was written: its group is answered [`GroupReply::Failed`], several
+/// groups [`GroupReply::Unsettled`], because alone each of them may fare differently.
+pub async fn apply(
+    lane: &Lane,
+    context: &ApplyContext,
+    mut groups: Vec<Group>,
+) -> Vec<(Group, GroupReply)> {
+    // In one order everywhere, so that two sessions cannot wait for each other's rows crosswise.
+    groups.sort_by(|a, b| a.order.cmp(&b.order));
+    let replies = match groups.first().map(|group| group.kind) {
+        Some(GroupKind::Write(route)) => write(lane, context, route, &groups).await,
+        Some(GroupKind::Skip) => skip(lane, context, &groups).await,
+        // Only an owner may write a dead letter: that is the slow lane's.
+        Some(GroupKind::Poison) | None => groups.iter().map(|_| GroupReply::Unsettled).collect(),
+    };
+    groups.into_iter().zip(replies).collect()
+}
+
+/// Groups that one statement writes, by their index.
+struct Batch<'a> {
+    shape: Shape,
+    members: Vec<usize>,
+    moves: Vec<GroupMove<'a>>,
+}
+
+async fn write(
+    lane: &Lane,
+    context: &ApplyContext,
+    route: RouteId,
+    groups: &[Group],
+) -> Vec<GroupReply> {
+    let action = &context.plan.route(route).action;
+    let mut replies: Vec<GroupReply> = groups.iter().map(|_| GroupReply::Refused).collect();
+    let batches = batches(context, route, action, groups);
+    let runs = batches.iter().map(|batch| run(lane, context, action, batch));
+    for (batch, answer) in batches.iter().zip(join_all(runs).await) {
+        for (position, index) in batch.members.iter().enumerate() {
+            replies[*index] = match &answer {
+                Ok(gaps) => reply(&groups[*index], gaps[position]),
+                Err(fault) if batch.members.len() > 1 && !context.faults.ends_session(fault) => {
+                    GroupReply::Unsettled
+                }
+                Err(fault) => GroupReply::Failed(fault.clone()),
+            };
+        }
+    }
+    replies
+}
+
+fn reply(group: &Group, moved: Option<i64>) -> GroupReply {
+    match moved {
+        Some(gap) => GroupReply::Done { verdicts: vec![Verdict::Applied; group.events.len()], gap },
+        None => GroupReply::Refused,
+    }
+}
+
+/// Sorts groups by the statement they fold to. One that does not fold is left out, and so refused:
+/// the slow lane applies its events one by one.
+fn batches<'a>(
+    context: &ApplyContext,
+    route: RouteId,
+    action: &CompiledAction,
+    groups: &'a [Group],
+) -> Vec<Batch<'a>> {
+    let mut batches: Vec<Batch<'a>> = Vec::with_capacity(1);
+    for (index, group) in groups.iter().enumerate() {
+        let Some(next) = group_move(action, group, &group.events) else { continue };
+        let shape = Shape {
+            route,
+            effect: next.folded.effect,
+            present: next.folded.present(),
+            extent: if group.events.len() == 1 { Extent::Event } else { Extent::Group },
+            guard: Guard::First,
+            notify: context.notify(&group.events),
+        };
+        match batches.iter_mut().find(|batch| same_chunk(&batch.shape, &shape)) {
+            Some(batch) => {
+                batch.shape.extent = Extent::Chunk;
+                batch.members.push(index);
+                batch.moves.push(next);
+            }
+            None => batches.push(Batch { shape, members: vec![index], moves: vec![next] }),
+        }
+    }
+    batches
+}
+
+fn same_chunk(a: &Shape, b: &Shape) -> bool {
+    a.effect == b.effect && a.present == b.present && a.notify == b.notify
+}
+
+/// Binds events of a group; `None` where one statement cannot write them.
+pub(super) fn group_move<'a>(
+    action: &CompiledAction,
+    group: &'a Group,
+    events: &'a [Event],
+) -> Option<GroupMove<'a>> {
+    let folded: Folded<'a> = fold(action, events.iter().filter_map(Group::change)).ok()?;
+    let aggregate = group.aggregate()?;
+    Some(GroupMove { aggregate, stream: group.origin.stream, events, folded, seen: None })
+}
+
+/// Runs one statement; the gap of each group that moved, in the order of the batch.
+async fn run(
+    lane: &Lane,
+    context: &ApplyContext,
+    action: &CompiledAction,
+    batch: &Batch<'_>,
+) -> Result<Vec<Option<i64>>, Fault> {
+    let statement = context.statements.of(action, batch.shape.clone());
+    let parameters = bind(&statement, context.sink, &batch.moves);
+    let parameters: Vec<&(dyn ToSql + Sync)> =
+        parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();
+    let rows = context
+        .timed(lane.within(context.deadline, async {
+            let prepared = lane.prepared(&statement.text, &statement.types).await?;
+            let rows = lane.client().query(&prepared, &parameters).await;
+            rows.map_err(|error| crate::postgres::fault_of(&error))
+        }))
+        .await?;
+    let mut gaps = vec![None; batch.members.len()];
+    for row in rows {
+        let (position, gap) = match batch.shape.extent {
+            Extent::Event | Extent::Group => (1, row.try_get(0)),
+            Extent::Chunk => (row.try_get::<_, i64>(0).unwrap_or(0), row.try_get(1)),
+        };
+        let slot = usize::try_from(position - 1).ok().and_then(|index| gaps.get_mut(index));
+        match (slot, gap) {
+            (Some(slot), Ok(gap)) => *slot = Some(gap),
+            _ => return Err(Fault::new(FaultKind::Bug("row of an applying statement"))),
+        }
+    }
+    Ok(gaps)
+}

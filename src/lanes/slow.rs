@@ -1,0 +1,179 @@
+//! The slow lane: what the fast lane refused or could not do is decided here, on rows read by the
+//! current session (INV-13), one group and one synchronous transaction at a time.
+//!
+//! The transaction of a group: read and lock its ledger row; decide event after event (`Course`),
+//! applying each under a savepoint with all constraints immediate, so that the one at fault is known
+//! (INV-7); then, in one flight, write what is left: notifications, and (only as the owner of the
+//! stream, INV-10) dead letters and the parking of the aggregate (INV-8), and commit. The good
+//! beginning of a group commits together with the dead letter of the event that ended it.
+
+mod brake;
+mod course;
+mod look;
+pub(crate) mod rehearse;
+mod transaction;
+mod write;
+
+pub use look::read;
+
+use crate::lanes::context::ApplyContext;
+use crate::lanes::fast::group_move;
+use crate::lanes::group_move::bind;
+use crate::lanes::skip::{skip_reply, skipped};
+use crate::lanes::statement::{Guard, Shape};
+use crate::postgres::Session;
+use crate::sql::binder::Extent;
+use crate::sql::query::Query;
+use crate::store::notification;
+use crate::store::{ledger, letter};
+use pgsluice_core::event::Event;
+use pgsluice_core::fault::{Decision, Fault, FaultKind, SqlState};
+use pgsluice_core::group::{Group, GroupKind, GroupReply};
+use pgsluice_core::record::RecordId;
+
+use course::{Course, Step};
+use transaction::Transaction;
+
+/// Decides one group in a transaction of its own.
+///
+/// The answer is [`GroupReply::Done`] with a verdict for every event, [`GroupReply::Failed`] when
+/// the group has to be tried again (nothing was written, or only a beginning that is settled next
+/// time), [`GroupReply::Halted`] when a limit of the sink stands against an outcome, or
+/// [`GroupReply::NotOwner`] when dead letters were due and the stream has a newer owner.
+pub async fn resolve(
+    session: &Session,
+    context: &ApplyContext,
+    group: Group,
+) -> (Group, GroupReply) {
+    let reply = match session.slow().await {
+        Ok(connection) => {
+            let transaction = Transaction::new(connection, context.deadline);
+            decide(transaction, context, &group).await
+        }
+        Err(fault) => Err(fault),
+    };
+    (group, reply.unwrap_or_else(GroupReply::Failed))
+}
+
+async fn decide(
+    transaction: Transaction,
+    context: &ApplyContext,
+    group: &Group,
+) -> Result<GroupReply, Fault> {
+    if group.kind == GroupKind::Skip {
+        let written = note_skips(transaction, context, group).await;
+        return Ok(skip_reply(group, &written));
+    }
+    let mut course = match begin(&transaction, context, group).await {
+        Ok(course) => course,
+        Err(fault) => return Err(transaction.give_up(fault).await),
+    };
+    for event in &group.events {
+        let Step::Apply { gap, seen } = course.next(event) else { continue };
+        match apply_alone(&transaction, context, group, event, seen).await {
+            Ok(()) => course.applied(event, gap),
+            Err(fault) => match context.faults.decide(&fault) {
+                Decision::Isolate(reason) if failed_alike(context, group) => {
+                    if let Err(fault) = transaction.undo_event().await {
+                        return Err(transaction.give_up(fault).await);
+                    }
+                    course.poisoned(event, reason, fault);
+                }
+                Decision::RetryAfter if exhausted(group) => {
+                    if let Err(fault) = transaction.undo_event().await {
+                        return Err(transaction.give_up(fault).await);
+                    }
+                    course.given_up(event, fault);
+                }
+                _ => return Err(transaction.give_up(fault).await),
+            },
+        }
+    }
+    write::finish(transaction, context, group, &course).await
+}
+
+/// Whether the group's data was found at fault before: a verdict of poison needs a second failure.
+fn failed_alike(context: &ApplyContext, group: &Group) -> bool {
+    let data = |fault: &Fault| matches!(context.faults.decide(fault), Decision::Isolate(_));
+    group.failure.as_ref().is_some_and(|failure| data(&failure.fault))
+}
+
+/// Whether the group has been tried for long enough.
+fn exhausted(group: &Group) -> bool {
+    group.failure.as_ref().is_some_and(|failure| failure.exhausted)
+}
+
+/// Opens the transaction, locks the ledger row and reads the letters of the group's records.
+async fn begin(
+    transaction: &Transaction,
+    context: &ApplyContext,
+    group: &Group,
+) -> Result<Course, Fault> {
+    let schema = context.statements.schema();
+    let stream = group.origin.stream;
+    let row = ledger::storable(group.aggregate())
+        .map(|key| ledger::lock(schema, ledger::Address { sink: context.sink, key, stream }));
+    let letters = letter::known(schema, stream, &group.events);
+    let (row, letters) = transaction.begin(row, letters).await?;
+    let row = match row.first() {
+        Some(row) => ledger::read(row)?,
+        None => None,
+    };
+    let letters = letters.iter().map(letter::offset).collect::<Result<_, _>>()?;
+    Ok(Course::new(stream, context.gaps, row, letters))
+}
+
+/// Applies one event under a savepoint, with every deferred constraint checked.
+async fn apply_alone(
+    transaction: &Transaction,
+    context: &ApplyContext,
+    group: &Group,
+    event: &Event,
+    seen: Option<RecordId>,
+) -> Result<(), Fault> {
+    let GroupKind::Write(route) = group.kind else {
+        return Err(Fault::new(FaultKind::Bug("only a write is applied")));
+    };
+    let action = &context.plan.route(route).action;
+    let events = std::slice::from_ref(event);
+    let Some(mut single) = group_move(action, group, events) else {
+        return Err(Fault::new(FaultKind::Bug("a change that its route cannot write")));
+    };
+    single.seen = seen;
+    let shape = Shape {
+        route,
+        effect: single.folded.effect,
+        present: single.folded.present(),
+        extent: Extent::Event,
+        guard: Guard::Seen,
+        notify: context.notify(events),
+    };
+    let statement = context.statements.of(action, shape);
+    let singles = [single];
+    let parameters = bind(&statement, context.sink, &singles);
+    if transaction.apply(&statement, &parameters).await? {
+        Ok(())
+    } else {
+        Err(changed_meanwhile())
+    }
+}
+
+/// The ledger row is not what it was when it was judged: judge again.
+fn changed_meanwhile() -> Fault {
+    const SERIALIZATION_FAILURE: SqlState = SqlState(*b"40001");
+    Fault::new(FaultKind::Server(SERIALIZATION_FAILURE))
+}
+
+async fn note_skips(
+    transaction: Transaction,
+    context: &ApplyContext,
+    group: &Group,
+) -> Result<(), Fault> {
+    let notes = skipped(context, group);
+    if notes.is_empty() {
+        return transaction.release();
+    }
+    let mut query = Query::default();
+    query.text = notification::insert(context.statements.schema(), &notes, None, &mut query);
+    transaction.alone(&query).await.map(|_| ())
+}

@@ -1,0 +1,267 @@
+//! From poll to progress. One pure coordinator ([`state`]) decides; thin shells around it do I/O.
+//!
+//! [`run`] is the loop between them: it turns what the shells report into inputs, and performs
+//! the actions that the coordinator answers with. It owns the session, but no decision.
+
+mod chores;
+mod latency;
+mod measure;
+mod perform;
+mod reports;
+mod sessions;
+mod shutdown;
+mod start;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::kafka::faults::ends_a_start;
+use crate::postgres::Session;
+use crate::relay::{self, Desk};
+use crate::store::letter::publication::OwnedStream;
+use crate::supervisor::ExitReason;
+use crate::telemetry::Telemetry;
+use pgsluice_core::record::{SessionId, TopicPartition};
+
+use self::chores::lag::LagThread;
+use self::latency::Passage;
+use self::perform::{Live, Outcome, Surroundings};
+use crate::kafka::consumer::{Budget, Command, Consumer, PollEvent};
+use crate::kafka::mirror::Mirror;
+use pgsluice_core::input::{Action, Input, Lane};
+use pgsluice_core::state::State;
+
+/// Work under way: each piece ends in an outcome.
+type Work = FuturesUnordered<Piece>;
+
+/// One of them.
+type Piece = Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// How much is taken from the consumer thread and from finished work before time is looked at.
+const BURST: usize = 64;
+
+/// The longest wait without a turn of the loop, so that the heartbeat is fresh.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// Runs the pipeline until it is drained, fenced or broken.
+///
+/// `drain` asks for a clean end: polling stops, what is in flight is finished and made durable,
+/// Kafka's offsets follow, the group is left.
+pub async fn run(config: Config, telemetry: Telemetry, drain: CancellationToken) -> ExitReason {
+    let started = Pipeline::start(Arc::new(config), telemetry);
+    match started {
+        Ok(mut pipeline) => {
+            let reason = pipeline.turn(&drain).await;
+            pipeline.leave(reason).await
+        }
+        Err(reason) => reason,
+    }
+}
+
+struct Pipeline {
+    around: Arc<Surroundings>,
+    telemetry: Telemetry,
+    state: State,
+    consumer: Consumer,
+    mirror: Mirror,
+    /// What the publisher works on.
+    desk: watch::Sender<Desk<Session>>,
+    /// How publishing goes; `None` when dead letters stay in the table.
+    publishing: Option<watch::Receiver<relay::Status>>,
+    /// Tells the publisher that letters were written.
+    letters_written: Arc<Notify>,
+    owned: BTreeMap<TopicPartition, OwnedStream>,
+    budget: Arc<Budget>,
+    events: UnboundedReceiver<PollEvent>,
+    work: Work,
+    /// Looks at the ends of the logs for as long as this lives.
+    _lag: LagThread,
+    /// When records were read that are not durable yet.
+    passage: Passage,
+    /// When to look at what takes more than a moment to measure.
+    measure_due: Instant,
+    live: Option<Live>,
+    /// A route does not fit its table, or did not when something last failed: every take looks at
+    /// the catalog first.
+    plan_doubted: bool,
+    unusable: sessions::Unusable,
+    /// Was a member of the group once.
+    joined: bool,
+    /// The first session must be open by then.
+    first_session_by: Option<Instant>,
+    /// Set by the drain: when to give up on it.
+    drain_by: Option<Instant>,
+    exit: Option<ExitReason>,
+}
+
+impl Pipeline {
+    /// Turns until there is a reason to end.
+    async fn turn(&mut self, drain: &CancellationToken) -> ExitReason {
+        self.feed(Input::Tick);
+        loop {
+            self.telemetry.beat();
+            self.measure();
+            let wake = self.wake();
+            tokio::select! {
+                event = self.events.recv() => match event {
+                    Some(event) => self.on_poll_event(event),
+                    None => self.end_of("consumer"),
+                },
+                Some(outcome) = self.work.next() => self.on_outcome(outcome),
+                () = tokio::time::sleep_until(wake) => self.feed(Input::Tick),
+                () = drain.cancelled(), if self.drain_by.is_none() => self.drain(),
+            }
+            self.burst();
+            self.watch_limits();
+            if let Some(reason) = self.exit {
+                return reason;
+            }
+        }
+    }
+
+    /// Takes what is ready without waiting, so that a busy pipeline does not wait once for each.
+    fn burst(&mut self) {
+        for _ in 0..BURST {
+            let Some(Some(outcome)) = self.work.next().now_or_never() else { break };
+            self.on_outcome(outcome);
+        }
+        while let Ok(event) = self.events.try_recv() {
+            self.on_poll_event(event);
+        }
+    }
+
+    fn wake(&self) -> Instant {
+        let latest = Instant::now() + HEARTBEAT;
+        let limits = [self.first_session_by, self.drain_by];
+        let deadline = self.state.next_deadline().map(|due| self.around.clock + due);
+        limits.into_iter().flatten().chain(deadline).fold(latest, Instant::min)
+    }
+
+    /// Tells the coordinator and does what it says.
+    fn feed(&mut self, input: Input) {
+        let actions = self.state.on(self.around.clock.elapsed(), input);
+        for action in actions {
+            self.perform(action);
+        }
+    }
+
+    fn on_poll_event(&mut self, event: PollEvent) {
+        match event {
+            PollEvent::Assigned(partitions) => {
+                self.joined = true;
+                self.telemetry.assigned(&partitions);
+                self.feed(Input::Assigned(partitions));
+            }
+            PollEvent::Revoked { partitions, ticket, lost } => {
+                self.telemetry.revoked(lost);
+                self.feed(Input::Revoked { partitions, ticket, lost });
+            }
+            PollEvent::Polled(events, read) => {
+                self.passage.read(&events, read);
+                self.feed(Input::Polled(events));
+            }
+            PollEvent::Positioned { partition, generation, next } => {
+                self.feed(Input::Positioned { partition, generation, next });
+            }
+            PollEvent::LogChanged { partition, generation } => {
+                self.feed(Input::LogChanged { partition, generation });
+            }
+            PollEvent::Fenced(code) => {
+                self.telemetry.member_fenced(code);
+                self.end(ExitReason::Fenced);
+            }
+            PollEvent::Closed => self.end_of("consumer"),
+            PollEvent::Heartbeat => {}
+            PollEvent::Unreachable => self.telemetry.kafka_unreachable(),
+            PollEvent::Reachable => self.telemetry.kafka_reachable(),
+            PollEvent::Refused(topics) => self.telemetry.topics_refused(&topics),
+            PollEvent::Trouble { code, fault } => {
+                self.telemetry.kafka_trouble(code, fault);
+                if !self.joined && ends_a_start(code) {
+                    self.end(ExitReason::Configuration);
+                }
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Input(input) => {
+                self.note(&input);
+                self.feed(input);
+            }
+            Outcome::Opened(opened) => self.on_opened(opened),
+            Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),
+            Outcome::Ended(part) => self.end_of(part),
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::OpenSession { session, after } => {
+                let around = Arc::clone(&self.around);
+                let first = self.first_session_by.is_some();
+                self.work.push(Box::pin(perform::open(around, session, after, first)));
+            }
+            Action::CloseSession(id, fault) => self.close_session(id, &fault),
+            Action::Take { session, partitions } => {
+                if let Some(live) = self.live(session) {
+                    self.work.push(Box::pin(live.take(partitions, self.plan_doubted)));
+                }
+            }
+            Action::Seek { partition, generation, next, anchor } => {
+                self.consumer.send(Command::Seek { partition, generation, next, anchor });
+            }
+            Action::Pause(partition) => self.consumer.send(Command::Pause(partition)),
+            Action::Resume(partition) => self.consumer.send(Command::Resume(partition)),
+            Action::Apply { session, groups } => match self.live(session) {
+                Some(live) => {
+                    self.sent(&groups);
+                    self.work.push(Box::pin(live.apply(groups)));
+                }
+                None => self.work.push(perform::give_back(session, Lane::Fast, groups)),
+            },
+            Action::Read { session, groups } => match self.live(session) {
+                Some(live) => self.work.push(Box::pin(live.read(groups))),
+                None => self.work.push(perform::give_back(session, Lane::Slow, groups)),
+            },
+            Action::Resolve { session, group } => match self.live(session) {
+                Some(live) => self.work.push(Box::pin(live.resolve(group))),
+                None => self.work.push(perform::give_back(session, Lane::Slow, vec![group])),
+            },
+            Action::Advance { session, progress } => {
+                if let Some(live) = self.live(session) {
+                    self.work.push(Box::pin(live.advance(progress)));
+                }
+            }
+            Action::Mirror(positions) => self.mirror.commit(positions),
+            Action::Released(ticket, commits) => {
+                self.consumer.send(Command::Released { ticket, commits });
+            }
+            Action::Drained => {
+                self.telemetry.drained();
+                self.end(ExitReason::Clean);
+            }
+            Action::Stop(fault) => {
+                tracing::error!(event = "corruption", error = %fault, "the database reports damage");
+                self.end(ExitReason::Corruption);
+            }
+            Action::Freed(weight) => self.budget.free(weight),
+            Action::Report(report) => self.on_report(&report),
+        }
+    }
+
+    fn live(&self, session: SessionId) -> Option<Live> {
+        self.live.as_ref().filter(|live| live.session.id == session).cloned()
+    }
+}

@@ -1,0 +1,89 @@
+//! How the pipeline ends: drain, limits, farewell.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::supervisor::ExitReason;
+
+use super::Pipeline;
+use crate::kafka::consumer::{Command, PollEvent};
+use pgsluice_core::input::Input;
+
+/// How long the last commit to Kafka and the consumer's farewell may take, each.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+impl Pipeline {
+    /// Ends when a start or a drain takes longer than it may.
+    pub(super) fn watch_limits(&mut self) {
+        let now = Instant::now();
+        if self.first_session_by.is_some_and(|by| now >= by) {
+            tracing::error!(
+                event = "startup_timeout",
+                "database and brokers did not both answer within postgres.startup_timeout"
+            );
+            self.end(ExitReason::DependencyUnavailable);
+        }
+        if self.drain_by.is_some_and(|by| now >= by) {
+            let unfinished = self.state.unfinished();
+            tracing::error!(
+                event = "drain_expired",
+                unfinished,
+                "shutdown.drain_timeout passed; the next start reads these records again"
+            );
+            self.end(ExitReason::Interrupted);
+        }
+    }
+
+    /// Stops polling and lets the coordinator finish what it has.
+    pub(super) fn drain(&mut self) {
+        self.telemetry.draining();
+        self.drain_by = Some(Instant::now() + self.around.config.shutdown.drain_timeout);
+        self.first_session_by = None;
+        self.consumer.send(Command::StopPolling);
+        self.feed(Input::Drain);
+    }
+
+    /// Ends the loop after this turn; the first reason counts.
+    pub(super) fn end(&mut self, reason: ExitReason) {
+        self.exit.get_or_insert(reason);
+    }
+
+    /// Ends the loop because a part that it cannot do without has ended.
+    pub(super) fn end_of(&mut self, part: &'static str) {
+        self.telemetry.part_ended(part);
+        self.end(ExitReason::Bug);
+    }
+
+    /// The last commit to Kafka, the farewell to the group, the end of the session.
+    pub(super) async fn leave(mut self, reason: ExitReason) -> ExitReason {
+        if reason == ExitReason::Fenced {
+            // Closing a fenced consumer never ends: leave it to the end of the process.
+            return reason;
+        }
+        let mirror = self.mirror;
+        let flushed = tokio::task::spawn_blocking(move || mirror.stop(FAREWELL)).await;
+        if !matches!(flushed, Ok(true)) {
+            tracing::warn!(event = "mirror_late", "the last commit to Kafka was not confirmed");
+        }
+        self.consumer.send(Command::Close);
+        let closed = async {
+            while let Some(event) = self.events.recv().await {
+                match event {
+                    PollEvent::Closed => break,
+                    PollEvent::Revoked { ticket, .. } => {
+                        self.consumer.send(Command::Released { ticket, commits: Vec::new() });
+                    }
+                    _ => {}
+                }
+            }
+        };
+        if tokio::time::timeout(FAREWELL, closed).await.is_err() {
+            tracing::warn!(event = "consumer_late", "the consumer did not leave the group in time");
+        }
+        if let Some(live) = self.live {
+            live.session.close();
+        }
+        reason
+    }
+}
