@@ -6,7 +6,6 @@
 //! see [`load`].
 
 mod connection_text;
-mod decode;
 mod kafka;
 mod limits;
 mod load;
@@ -14,16 +13,12 @@ mod load;
 mod mistakes;
 mod postgres;
 mod properties;
-mod route;
+mod section;
 mod surface;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-pub use decode::{
-    DecodeConfig, EnvelopeField, FieldSource, FieldSources, Format, NumberTime, Tombstone,
-    VersionSource,
-};
 pub use kafka::{KafkaConfig, StartFrom};
 pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
 pub use load::layer::Place;
@@ -31,7 +26,11 @@ pub use load::section::{ConfigProblem, ConfigProblems};
 pub use load::units::{Bytes, parse_duration};
 pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
-pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
+pub use section::decode::{
+    DecodeConfig, EnvelopeField, FieldSource, FieldSources, Format, NumberTime, Tombstone,
+    VersionSource,
+};
+pub use section::route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
 pub use surface::{
     AdminConfig, BrakeConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,
     NotificationConfig, NotificationWrite,

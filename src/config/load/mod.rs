@@ -10,9 +10,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::config::kafka::{KafkaConfig, cannot_read};
+use crate::config::section::route;
 use crate::config::{
     AdminConfig, BatchConfig, Config, DeadLetterConfig, DecodeConfig, GroupConfig, LimitsConfig,
-    LogConfig, NotificationConfig, OnUnmatched, PostgresConfig, RetryConfig, ShutdownConfig, route,
+    LogConfig, NotificationConfig, OnUnmatched, PostgresConfig, RetryConfig, ShutdownConfig,
 };
 use layer::{ENV_PREFIX, Layer, Place, SyntaxError, variable_meant};
 use section::{Collector, ConfigProblem, ConfigProblems, Section};

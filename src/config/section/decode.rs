@@ -2,8 +2,8 @@
 
 use config::Value;
 
-use super::load::near::suggestion;
-use super::load::section::{Section, texts};
+use crate::config::load::near::suggestion;
+use crate::config::load::section::{Section, texts};
 
 /// How records are read: the format's own defaults with `[decode.fields]` on top.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,7 +268,7 @@ impl FieldSources {
     }
 
     /// Reads one source or a list of fallbacks.
-    pub(super) fn read(value: &Value) -> Result<Self, String> {
+    pub(in crate::config) fn read(value: &Value) -> Result<Self, String> {
         let texts = texts(value).ok_or("expected a field source or a list of them")?;
         if texts.is_empty() {
             return Err("needs at least one field source".to_owned());
@@ -330,7 +330,7 @@ impl DecodeConfig {
         }
     }
 
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(in crate::config) fn read(mut section: Section<'_>) -> Self {
         let format = section.choice(
             "format",
             &[("plain", Format::Plain), ("envelope", Format::Envelope)],
