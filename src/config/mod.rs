@@ -6,6 +6,7 @@
 //! see [`load`].
 
 mod connection_text;
+mod field_source;
 mod kafka;
 mod limits;
 mod load;
@@ -19,6 +20,7 @@ mod surface;
 mod tests;
 mod tls;
 
+pub use field_source::{EnvelopeField, FieldSource, FieldSources};
 pub use kafka::{KafkaConfig, StartFrom};
 pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
 pub use load::layer::Place;
@@ -26,10 +28,7 @@ pub use load::section::{ConfigProblem, ConfigProblems};
 pub use load::units::{Bytes, parse_duration};
 pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
-pub use section::decode::{
-    DecodeConfig, EnvelopeField, FieldSource, FieldSources, Format, NumberTime, Tombstone,
-    VersionSource,
-};
+pub use section::decode::{DecodeConfig, Format, NumberTime, Tombstone, VersionSource};
 pub use section::route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
 pub use surface::{
     AdminConfig, BrakeConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,

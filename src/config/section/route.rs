@@ -2,10 +2,11 @@
 
 use config::{Value, ValueKind};
 
+use crate::config::field_source::FieldSources;
 use crate::config::kafka::is_topic_name;
 use crate::config::load::section::Section;
 use crate::config::postgres::is_identifier;
-use crate::config::section::decode::{FieldSources, Format};
+use crate::config::section::decode::Format;
 
 /// What happens to an event that no route matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
