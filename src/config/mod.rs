@@ -7,6 +7,7 @@
 
 mod connection_text;
 mod field_source;
+mod format;
 mod kafka;
 mod limits;
 mod load;
@@ -20,7 +21,8 @@ mod surface;
 mod tests;
 mod tls;
 
-pub use field_source::{EnvelopeField, FieldSource, FieldSources};
+pub use field_source::{FieldSource, FieldSources};
+pub use format::{FORMATS, Format, FormatDefaults};
 pub use kafka::{KafkaConfig, StartFrom};
 pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
 pub use load::layer::Place;
@@ -28,7 +30,7 @@ pub use load::section::{ConfigProblem, ConfigProblems};
 pub use load::units::{Bytes, parse_duration};
 pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
-pub use section::decode::{DecodeConfig, Format, NumberTime, Tombstone, VersionSource};
+pub use section::decode::{DecodeConfig, EnvelopeSources, NumberTime, Tombstone};
 pub use section::route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
 pub use surface::{
     AdminConfig, BrakeConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,

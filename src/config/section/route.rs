@@ -3,10 +3,10 @@
 use config::{Value, ValueKind};
 
 use crate::config::field_source::FieldSources;
+use crate::config::format::Format;
 use crate::config::kafka::is_topic_name;
 use crate::config::load::section::Section;
 use crate::config::postgres::is_identifier;
-use crate::config::section::decode::Format;
 
 /// What happens to an event that no route matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -204,11 +204,8 @@ fn read_action(section: &mut Section<'_>, format: Format) -> RouteAction {
 
 fn read_document(mut section: Section<'_>, format: Format) -> RouteAction {
     let states = [("merge", DocumentState::Merge), ("replace", DocumentState::Replace)];
-    let default = match format {
-        Format::Plain => DocumentState::Replace,
-        Format::Envelope => DocumentState::Merge,
-    };
-    let state = section.optional_choice("state", &states, &[]).unwrap_or(default);
+    let state = section.optional_choice("state", &states, &[]);
+    let state = state.unwrap_or(format.defaults().document);
     let delete = section.flag("delete", false);
     if delete && section.has("state") {
         section.problem("state", "has no meaning beside delete = true");
