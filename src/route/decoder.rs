@@ -19,6 +19,7 @@
 use crate::config::{Config, OnUnmatched, Tombstone};
 use crate::decode::{Draft, Reader};
 use crate::route::{Choice, Plan, Rule, Rules, Subject};
+use pgsluice_core::decode::{Decode, Decoded};
 use pgsluice_core::event::{Content, Envelope, Event, Poison, RouteId};
 use pgsluice_core::record::Record;
 use pgsluice_core::verdict::Reason;
@@ -110,6 +111,13 @@ impl Decoder {
             event_type: draft.envelope.event_type.as_deref(),
             tombstone: draft.tombstone,
         })
+    }
+}
+
+/// All that the formats of today need is in the record: nothing is ever missing.
+impl Decode for Decoder {
+    fn decode(&self, record: Record) -> Decoded {
+        Decoded::Ready(Self::decode(self, record))
     }
 }
 

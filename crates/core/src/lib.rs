@@ -8,9 +8,11 @@
 //! | [`input`] | what can happen, and what may be asked for |
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
+//! | [`decode`] | the seam to whoever turns records into events |
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
+pub mod decode;
 pub mod envelope;
 pub mod event;
 pub mod fault;
