@@ -22,9 +22,9 @@ soak: install
 
 # Formatting, lints and documentation, as CI checks them.
 lint: install
-	cargo fmt --check
-	cargo clippy --profile test --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --profile test --no-deps
+	cargo fmt --all --check
+	cargo clippy --workspace --profile test --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --profile test --no-deps
 
 clean:
 	cargo clean

@@ -15,19 +15,16 @@
     reason = "statistics"
 )]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 mod pgbench;
 mod usage;
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use support::complaints::Expected;
-use support::daemon::Daemon;
-use support::kafka::{self, Outgoing, Producer};
-use support::postgres::{Database, Postgres};
+use pgsluice_testkit::complaints::Expected;
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Outgoing, Producer};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 use crate::usage::Usage;
 

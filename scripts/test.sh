@@ -41,4 +41,4 @@ fi
 # Most tests wait for servers more than they compute.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # Every binary runs, also after one has failed.
-cargo test --no-fail-fast "$@"
+cargo test --workspace --no-fail-fast "$@"

@@ -7,9 +7,6 @@
     reason = "a test panics where it cannot go on, in its helper functions too"
 )]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod brake;
 mod fixture;
 mod hostile;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::process::{dies_with_us, scratch, signal, spawn};
-use super::wait;
+use crate::process::{dies_with_us, scratch, signal, spawn};
+use crate::wait;
 
 /// The first start may have to fetch Kafka's jars.
 const START_DEADLINE: Duration = Duration::from_secs(300);
@@ -16,7 +16,7 @@ const START_DEADLINE: Duration = Duration::from_secs(300);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running node; it ends with the test process.
-pub(crate) struct Broker {
+pub struct Broker {
     directory: PathBuf,
     /// None while it is stopped.
     node: Option<Child>,
@@ -25,7 +25,7 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// A node with its data in the scratch directory.
-    pub(crate) fn own() -> Self {
+    pub fn own() -> Self {
         let directory = scratch().join("kafka");
         let mut node = run(&directory);
         let address_file = directory.join("bootstrap.servers");
@@ -40,19 +40,19 @@ impl Broker {
     }
 
     /// Its `bootstrap.servers`.
-    pub(crate) fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         &self.address
     }
 
     /// Kills the node as a crash does.
-    pub(crate) fn kill9(&mut self) {
+    pub fn kill9(&mut self) {
         let mut node = self.node.take().expect("the broker runs");
         node.kill().expect("kill the broker");
         node.wait().expect("wait for the broker");
     }
 
     /// Stops the node as an administrator does.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let mut node = self.node.take().expect("the broker runs");
         signal(node.id(), "TERM");
         wait::until("Kafka ends", STOP_DEADLINE, || {
@@ -61,19 +61,19 @@ impl Broker {
     }
 
     /// Makes the node stand still, with all its connections open, or go on: `STOP`, `CONT`.
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         signal(self.node.as_ref().expect("the broker runs").id(), name);
     }
 
     /// Starts the stopped node again, with its data and at its address, and waits until it answers.
-    pub(crate) fn start(&mut self) {
+    pub fn start(&mut self) {
         assert!(self.node.is_none(), "the broker runs already");
         self.node = Some(run(&self.directory));
         self.until_it_answers();
     }
 
     /// Starts the node if a test left it stopped.
-    pub(crate) fn ensure_running(&mut self) {
+    pub fn ensure_running(&mut self) {
         if self.node.is_none() {
             self.start();
         }
@@ -96,7 +96,7 @@ fn log_file() -> PathBuf {
 
 fn run(directory: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(log_file());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka/run.sh");
+    let script = crate::process::root().join("scripts/kafka/run.sh");
     let mut command = dies_with_us("KILL", script);
     let log = log.expect("open the broker's log");
     command.arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

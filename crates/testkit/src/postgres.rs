@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use postgres::{Client, NoTls};
 
-use super::process::{dies_with_us, free_port, is_root, next_number, scratch, signal};
-use super::wait;
+use crate::process::{dies_with_us, free_port, is_root, next_number, scratch, signal};
+use crate::wait;
 
 /// Long enough for crash recovery on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running cluster on a loopback port and a unix socket, with its data in the scratch directory.
-pub(crate) struct Postgres {
+pub struct Postgres {
     directory: PathBuf,
     port: u16,
     settings: Vec<String>,
@@ -27,13 +27,13 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     /// The cluster all tests of this process share. It ends with the process.
-    pub(crate) fn shared() -> &'static Self {
+    pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(Self::own)
     }
 
     /// A cluster of one's own, for a test that stops or kills it.
-    pub(crate) fn own() -> Self {
+    pub fn own() -> Self {
         // A crash of the server is tested with SIGKILL, which keeps the page cache; only a power
         // cut would show the difference.
         Self::with(&["fsync=off"])
@@ -41,7 +41,7 @@ impl Postgres {
 
     /// A cluster of one's own that speaks TLS, and asks clients for a certificate signed by
     /// `client_root` if one is given.
-    pub(crate) fn with_tls(certificate: &Path, key: &Path, client_root: Option<&Path>) -> Self {
+    pub fn with_tls(certificate: &Path, key: &Path, client_root: Option<&Path>) -> Self {
         let directory = scratch().join(format!("tls-{}", next_number()));
         std::fs::create_dir(&directory).expect("create a directory");
         let place = |from: &Path, name: &str| {
@@ -67,18 +67,18 @@ impl Postgres {
     }
 
     /// A cluster of one's own with those server settings.
-    pub(crate) fn with(settings: &[&str]) -> Self {
+    pub fn with(settings: &[&str]) -> Self {
         Self::build(settings, false)
     }
 
     /// A cluster of one's own that sees a disk of 4 MiB at [`Self::small_disk`]. Only its own
     /// processes see it, and it goes with them.
-    pub(crate) fn with_small_disk() -> Self {
+    pub fn with_small_disk() -> Self {
         Self::build(&["fsync=off"], true)
     }
 
     /// Where the small disk is.
-    pub(crate) fn small_disk(&self) -> PathBuf {
+    pub fn small_disk(&self) -> PathBuf {
         self.directory.join("small")
     }
 
@@ -104,7 +104,7 @@ impl Postgres {
     }
 
     /// Starts the stopped server on its old port and waits until it answers.
-    pub(crate) fn start(&self) {
+    pub fn start(&self) {
         let mut server = self.server.lock().expect("server");
         assert!(server.is_none(), "the server runs already");
         let log_path = scratch().join(format!("postgres-{}.log", self.port));
@@ -141,19 +141,19 @@ impl Postgres {
     }
 
     /// Process id of the server's first process, the parent of all others.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.server.lock().expect("server").as_ref().expect("the server runs").id()
     }
 
     /// Stops the server as an administrator's fast shutdown does: open transactions roll back.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         let mut server = self.server.lock().expect("server").take().expect("the server runs");
         signal(server.id(), "INT");
         server.wait().expect("wait for PostgreSQL");
     }
 
     /// Restarts the stopped server as a standby that follows nobody.
-    pub(crate) fn start_as_standby(&self) {
+    pub fn start_as_standby(&self) {
         let signal = self.directory.join("data/standby.signal");
         std::fs::write(signal, "").expect("make the server a standby");
         self.start();
@@ -161,19 +161,19 @@ impl Postgres {
 
     /// Makes the server and all its backends stand still, with all connections open, until
     /// [`Self::thaw`].
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         signal(self.pid(), "STOP");
         signal_each(&children(self.pid()), "-STOP");
     }
 
     /// Lets the server go on.
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         signal_each(&children(self.pid()), "-CONT");
         signal(self.pid(), "CONT");
     }
 
     /// Kills the server and all its backends at once, as a crash of the machine's process table.
-    pub(crate) fn kill9_all(&self) {
+    pub fn kill9_all(&self) {
         let mut server = self.server.lock().expect("server").take().expect("the server runs");
         // Stopped first, so that it neither starts children nor reacts to the death of any.
         signal(server.id(), "STOP");
@@ -189,12 +189,12 @@ impl Postgres {
     }
 
     /// Makes the stopped server a standby: it starts read-only, until it is promoted.
-    pub(crate) fn demote(&self) {
+    pub fn demote(&self) {
         std::fs::write(self.directory.join("data/standby.signal"), "").expect("demote");
     }
 
     /// Makes a standby the primary.
-    pub(crate) fn promote(&self) {
+    pub fn promote(&self) {
         self.try_connect("postgres")
             .expect("connect")
             .batch_execute("select pg_promote()")
@@ -202,12 +202,12 @@ impl Postgres {
     }
 
     /// A fresh, empty database; `name` makes it recognisable in logs.
-    pub(crate) fn database(&self, name: &str) -> Database {
+    pub fn database(&self, name: &str) -> Database {
         self.create(name, "")
     }
 
     /// A copy of the database that `fill` fills, once for each server.
-    pub(crate) fn copy(&self, name: &str, fill: impl FnOnce(&Database)) -> Database {
+    pub fn copy(&self, name: &str, fill: impl FnOnce(&Database)) -> Database {
         let template = self.template.get_or_init(|| {
             let original = self.database("original");
             fill(&original);
@@ -226,7 +226,7 @@ impl Postgres {
     }
 
     /// Drops a database; whoever is still connected to it is disconnected.
-    pub(crate) fn drop_database(&self, database: &Database) {
+    pub fn drop_database(&self, database: &Database) {
         self.try_connect("postgres")
             .expect("connect")
             .batch_execute(&format!("drop database {} with (force)", database.name))
@@ -249,47 +249,47 @@ impl Drop for Postgres {
 
 /// A database of one test.
 #[derive(Debug, Clone)]
-pub(crate) struct Database {
-    pub(crate) name: String,
+pub struct Database {
+    pub name: String,
     port: u16,
 }
 
 impl Database {
     /// What goes into `postgres.url`, as the superuser.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         url(self.port, &self.name)
     }
 
     /// The same as another role.
-    pub(crate) fn url_as(&self, role: &str) -> String {
+    pub fn url_as(&self, role: &str) -> String {
         self.url().replace("//postgres@", &format!("//{role}@"))
     }
 
     /// The same with further parameters, e.g. `sslmode=require`.
-    pub(crate) fn url_with(&self, parameters: &str) -> String {
+    pub fn url_with(&self, parameters: &str) -> String {
         let separator = if parameters.is_empty() { "" } else { "&" };
         format!("{}{separator}{parameters}", self.url())
     }
 
     /// A connection of the test's own.
-    pub(crate) fn connect(&self) -> Client {
+    pub fn connect(&self) -> Client {
         Client::connect(&self.url(), NoTls).expect("connect to the test's database")
     }
 
     /// Runs statements that give no rows.
     #[track_caller]
-    pub(crate) fn execute(&self, sql: &str) {
+    pub fn execute(&self, sql: &str) {
         self.connect().batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// All rows of a query, every value as text, `None` for NULL.
     #[track_caller]
-    pub(crate) fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+    pub fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// [`Self::rows`] where the database may be down or the tables may not be there yet.
-    pub(crate) fn try_rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, postgres::Error> {
+    pub fn try_rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, postgres::Error> {
         let messages = Client::connect(&self.url(), NoTls)?.simple_query(sql)?;
         Ok(messages
             .iter()
@@ -304,14 +304,14 @@ impl Database {
 
     /// The first column of the only row, as text.
     #[track_caller]
-    pub(crate) fn text(&self, sql: &str) -> Option<String> {
+    pub fn text(&self, sql: &str) -> Option<String> {
         let rows = self.rows(sql);
         assert_eq!(rows.len(), 1, "one row expected of {sql}");
         rows[0][0].clone()
     }
 
     /// The first column of the only row, as a number; 0 while the tables are not there yet.
-    pub(crate) fn count(&self, sql: &str) -> i64 {
+    pub fn count(&self, sql: &str) -> i64 {
         let first = |rows: Vec<Vec<Option<String>>>| rows.first()?.first()?.clone()?.parse().ok();
         self.try_rows(sql).ok().and_then(first).unwrap_or(0)
     }
@@ -319,7 +319,7 @@ impl Database {
 
 /// Listens on a loopback port; the first connection leads to the server of one database, all others
 /// to that of another, as through an address that stands for several servers.
-pub(crate) fn first_here_then_there(first: &Database, others: &Database) -> u16 {
+pub fn first_here_then_there(first: &Database, others: &Database) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind a loopback port");
     let port = listener.local_addr().expect("address").port();
     let (first, others) = (first.port, others.port);
@@ -341,7 +341,7 @@ fn url(port: u16, database: &str) -> String {
 }
 
 /// The newest installed server program of that name; CI has 15.
-pub(crate) fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = installed
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())

@@ -1,6 +1,6 @@
 //! A real Apache Kafka, topics and records for tests, and the operator's own tools.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -20,9 +20,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, Timestamp};
 
-use super::broker::Broker;
-use super::process::{next_number, scratch};
-use super::wait;
+use crate::broker::Broker;
+use crate::process::{next_number, scratch};
+use crate::wait;
 
 /// Names the address of a running broker; without it the test process starts its own.
 const ADDRESS_VARIABLE: &str = "PGSLUICE_TEST_KAFKA";
@@ -37,7 +37,7 @@ static BROKERS: OnceLock<String> = OnceLock::new();
 static OWN: OnceLock<Mutex<Broker>> = OnceLock::new();
 
 /// The broker's `bootstrap.servers`; starts the broker on first use.
-pub(crate) fn brokers() -> &'static str {
+pub fn brokers() -> &'static str {
     BROKERS.get_or_init(|| {
         let given = std::env::var(ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty());
         given.unwrap_or_else(|| own().address().to_owned())
@@ -46,7 +46,7 @@ pub(crate) fn brokers() -> &'static str {
 
 /// A broker that nobody else uses meanwhile: for tests that stop it. All tests of their binary have
 /// to begin with this.
-pub(crate) fn alone() -> MutexGuard<'static, Broker> {
+pub fn alone() -> MutexGuard<'static, Broker> {
     let mut broker = own();
     let address = BROKERS.get_or_init(|| broker.address().to_owned());
     assert_eq!(address, broker.address(), "a test of this binary uses the shared broker");
@@ -62,7 +62,7 @@ fn own() -> MutexGuard<'static, Broker> {
 
 /// The listener of [`brokers`] that wants TLS and SCRAM: its address, and the file that holds the
 /// authority of its certificate. User and password are in scripts/kafka/run.sh.
-pub(crate) fn secured() -> (String, PathBuf) {
+pub fn secured() -> (String, PathBuf) {
     let plain = brokers();
     let directory = match std::env::var(DIRECTORY_VARIABLE) {
         Ok(directory) => PathBuf::from(directory),
@@ -91,14 +91,14 @@ fn admin() -> AdminClient<DefaultClientContext> {
 }
 
 /// Creates a topic whose name is `name` and a number of its own.
-pub(crate) fn topic(name: &str, partitions: i32) -> String {
+pub fn topic(name: &str, partitions: i32) -> String {
     let topic = format!("{name}-{}-{}", std::process::id(), next_number());
     create_topic(&topic, partitions);
     topic
 }
 
 /// Creates a topic of exactly that name and waits until its partitions have leaders.
-pub(crate) fn create_topic(topic: &str, partitions: i32) {
+pub fn create_topic(topic: &str, partitions: i32) {
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let options = AdminOptions::new().operation_timeout(Some(CALL_DEADLINE));
     let created = wait_for(admin().create_topics([&new], &options)).expect("create a topic");
@@ -109,7 +109,7 @@ pub(crate) fn create_topic(topic: &str, partitions: i32) {
 }
 
 /// Deletes a topic and waits until it is gone.
-pub(crate) fn delete_topic(topic: &str) {
+pub fn delete_topic(topic: &str) {
     let options = AdminOptions::new().operation_timeout(Some(CALL_DEADLINE));
     let deleted = wait_for(admin().delete_topics(&[topic], &options)).expect("delete a topic");
     deleted[0].as_ref().unwrap_or_else(|(name, error)| panic!("delete {name}: {error}"));
@@ -117,7 +117,7 @@ pub(crate) fn delete_topic(topic: &str) {
 }
 
 /// Changes settings of a topic.
-pub(crate) fn alter_topic(topic: &str, settings: &[(&str, &str)]) {
+pub fn alter_topic(topic: &str, settings: &[(&str, &str)]) {
     let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
     for (name, value) in settings {
         change = change.set(name, value);
@@ -128,7 +128,7 @@ pub(crate) fn alter_topic(topic: &str, settings: &[(&str, &str)]) {
 }
 
 /// How many partitions with a leader a topic has; `None` while it does not exist.
-pub(crate) fn partition_count(topic: &str) -> Option<usize> {
+pub fn partition_count(topic: &str) -> Option<usize> {
     let client: BaseConsumer = client_config(brokers()).create().expect("create a client");
     let metadata = client.fetch_metadata(Some(topic), CALL_DEADLINE).expect("read metadata");
     let partitions = metadata.topics().first()?.partitions();
@@ -136,13 +136,13 @@ pub(crate) fn partition_count(topic: &str) -> Option<usize> {
 }
 
 /// The offset after the last record (and marker) of a partition.
-pub(crate) fn end_offset(topic: &str, partition: i32) -> i64 {
+pub fn end_offset(topic: &str, partition: i32) -> i64 {
     let client: BaseConsumer = client_config(brokers()).create().expect("create a client");
     client.fetch_watermarks(topic, partition, CALL_DEADLINE).expect("read the end offset").1
 }
 
 /// The group's committed offset; `None` where there is none.
-pub(crate) fn committed(group: &str, topic: &str, partition: i32) -> Option<i64> {
+pub fn committed(group: &str, topic: &str, partition: i32) -> Option<i64> {
     let found = committed_list(group, topic, partition);
     match found.elements()[0].offset() {
         Offset::Offset(offset) => Some(offset),
@@ -151,7 +151,7 @@ pub(crate) fn committed(group: &str, topic: &str, partition: i32) -> Option<i64>
 }
 
 /// What was committed with that offset; empty where nothing was.
-pub(crate) fn committed_metadata(group: &str, topic: &str, partition: i32) -> String {
+pub fn committed_metadata(group: &str, topic: &str, partition: i32) -> String {
     committed_list(group, topic, partition).elements()[0].metadata().to_owned()
 }
 
@@ -164,7 +164,7 @@ fn committed_list(group: &str, topic: &str, partition: i32) -> TopicPartitionLis
 }
 
 /// A consumer that has joined a group with the protocol most clients use; a member while it lives.
-pub(crate) fn member(group: &str, topic: &str) -> BaseConsumer {
+pub fn member(group: &str, topic: &str) -> BaseConsumer {
     let mut config = client_config(brokers());
     config.set("group.id", group).set("partition.assignment.strategy", "range");
     let consumer: BaseConsumer = config.create().expect("create a client");
@@ -178,7 +178,7 @@ pub(crate) fn member(group: &str, topic: &str) -> BaseConsumer {
 }
 
 /// Commits an offset for a group without members, as an operator's tool does.
-pub(crate) fn commit(group: &str, topic: &str, next: Place) {
+pub fn commit(group: &str, topic: &str, next: Place) {
     let client: BaseConsumer =
         client_config(brokers()).set("group.id", group).create().expect("create a client");
     let mut list = TopicPartitionList::new();
@@ -187,18 +187,18 @@ pub(crate) fn commit(group: &str, topic: &str, next: Place) {
 }
 
 /// Runs Kafka's own `kafka-consumer-groups` and returns what it printed.
-pub(crate) fn consumer_groups_tool(arguments: &[&str]) -> String {
+pub fn consumer_groups_tool(arguments: &[&str]) -> String {
     tool("consumer.group.ConsumerGroupCommand", arguments)
 }
 
 /// Runs Kafka's own `kafka-acls`. What has an ACL is closed to whoever has none; what has none is
 /// open. Only the listener of [`secured`] asks.
-pub(crate) fn acls_tool(arguments: &[&str]) {
+pub fn acls_tool(arguments: &[&str]) {
     tool("AclCommand", arguments);
 }
 
 fn tool(class: &str, arguments: &[&str]) -> String {
-    let fetch = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka/fetch.sh");
+    let fetch = crate::process::root().join("scripts/kafka/fetch.sh");
     let lib = Command::new(fetch).output().expect("run scripts/kafka/fetch.sh");
     assert!(lib.status.success(), "Kafka's jars are missing: run scripts/install.sh");
     let class_path = format!("{}/*", String::from_utf8_lossy(&lib.stdout).trim());
@@ -217,14 +217,14 @@ fn tool(class: &str, arguments: &[&str]) -> String {
 
 /// Where the broker put a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Place {
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
+pub struct Place {
+    pub partition: i32,
+    pub offset: i64,
 }
 
 /// A record to produce: without key, value and headers until they are given.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outgoing {
+pub struct Outgoing {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
@@ -234,40 +234,40 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// A record with that key and that value.
-    pub(crate) fn new(key: &str, value: impl Into<Vec<u8>>) -> Self {
+    pub fn new(key: &str, value: impl Into<Vec<u8>>) -> Self {
         Self { key: Some(key.into()), value: Some(value.into()), ..Self::default() }
     }
 
     /// A record with a value and a null key.
-    pub(crate) fn without_key(value: impl Into<Vec<u8>>) -> Self {
+    pub fn without_key(value: impl Into<Vec<u8>>) -> Self {
         Self { value: Some(value.into()), ..Self::default() }
     }
 
     /// A record with that key and a null value.
-    pub(crate) fn tombstone(key: &str) -> Self {
+    pub fn tombstone(key: &str) -> Self {
         Self { key: Some(key.into()), ..Self::default() }
     }
 
     /// Replaces the key, where it is not to be the aggregate's id.
-    pub(crate) fn keyed(mut self, key: &str) -> Self {
+    pub fn keyed(mut self, key: &str) -> Self {
         self.key = Some(key.into());
         self
     }
 
     /// Appends a header; `None` is Kafka's null.
-    pub(crate) fn header(mut self, name: &str, value: Option<&[u8]>) -> Self {
+    pub fn header(mut self, name: &str, value: Option<&[u8]>) -> Self {
         self.headers.push((name.into(), value.map(<[u8]>::to_vec)));
         self
     }
 
     /// Chooses the partition instead of the key's.
-    pub(crate) fn on(mut self, partition: i32) -> Self {
+    pub fn on(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
     }
 
     /// Sets the producer's timestamp, in milliseconds.
-    pub(crate) fn at(mut self, timestamp: i64) -> Self {
+    pub fn at(mut self, timestamp: i64) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
@@ -291,7 +291,7 @@ impl ProducerContext for Deliveries {
 }
 
 /// Produces records to one topic and knows where they went.
-pub(crate) struct Producer {
+pub struct Producer {
     topic: String,
     client: BaseProducer<Deliveries>,
     deliveries: Deliveries,
@@ -299,12 +299,12 @@ pub(crate) struct Producer {
 
 impl Producer {
     /// A producer that partitions as Java's does.
-    pub(crate) fn new(topic: &str) -> Self {
+    pub fn new(topic: &str) -> Self {
         Self::with(topic, &[])
     }
 
     /// A transactional producer, initialised.
-    pub(crate) fn transactional(topic: &str) -> Self {
+    pub fn transactional(topic: &str) -> Self {
         let producer = Self::with(topic, &[("transactional.id", topic)]);
         producer.client.init_transactions(CALL_DEADLINE).expect("init transactions");
         producer
@@ -323,12 +323,12 @@ impl Producer {
     }
 
     /// Produces one record and waits for its place.
-    pub(crate) fn send(&self, record: Outgoing) -> Place {
+    pub fn send(&self, record: Outgoing) -> Place {
         self.send_all([record])[0]
     }
 
     /// Produces records in order and waits until the broker has them all.
-    pub(crate) fn send_all(&self, records: impl IntoIterator<Item = Outgoing>) -> Vec<Place> {
+    pub fn send_all(&self, records: impl IntoIterator<Item = Outgoing>) -> Vec<Place> {
         let first = self.deliveries.0.lock().expect("deliveries").len();
         for record in records {
             self.enqueue(&record);
@@ -365,30 +365,30 @@ impl Producer {
     }
 
     /// Begins a transaction.
-    pub(crate) fn begin(&self) {
+    pub fn begin(&self) {
         self.client.begin_transaction().expect("begin");
     }
 
     /// Commits it.
-    pub(crate) fn commit(&self) {
+    pub fn commit(&self) {
         self.client.commit_transaction(CALL_DEADLINE).expect("commit");
     }
 
     /// Aborts it.
-    pub(crate) fn abort(&self) {
+    pub fn abort(&self) {
         self.client.abort_transaction(CALL_DEADLINE).expect("abort");
     }
 }
 
 /// A record as read back from a topic, with everything that must survive byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Incoming {
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
-    pub(crate) timestamp: Option<i64>,
-    pub(crate) key: Option<Vec<u8>>,
-    pub(crate) value: Option<Vec<u8>>,
-    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+pub struct Incoming {
+    pub partition: i32,
+    pub offset: i64,
+    pub timestamp: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Incoming {
@@ -408,14 +408,14 @@ impl Incoming {
     }
 
     /// The last header of that name, as text.
-    pub(crate) fn header(&self, name: &str) -> Option<String> {
+    pub fn header(&self, name: &str) -> Option<String> {
         let (_, value) = self.headers.iter().rev().find(|(header, _)| header == name)?;
         Some(String::from_utf8_lossy(value.as_deref()?).into_owned())
     }
 }
 
 /// Everything in a topic now, by partition and offset; empty while the topic does not exist.
-pub(crate) fn read_all(topic: &str) -> Vec<Incoming> {
+pub fn read_all(topic: &str) -> Vec<Incoming> {
     let Some(partitions) = partition_count(topic) else { return Vec::new() };
     let client: BaseConsumer = client_config(brokers())
         .set("group.id", "reader-of-tests")

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::case::{Case, renamed};
-use crate::support::kafka::{Place, Producer};
+use crate::kafka::{Place, Producer};
 
 /// Records sent at a time, and the pause after them: some thousand a second, enough that
 /// something is always in flight.
@@ -13,14 +13,14 @@ const BURST: usize = 200;
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// Sends versions 1, 2, 3 … of each of its aggregates in turn until it is told to stop.
-pub(crate) struct Load {
+pub struct Load {
     stop: Sender<()>,
     thread: JoinHandle<Vec<Place>>,
     aggregates: usize,
 }
 
 impl Load {
-    pub(crate) fn start(case: &Case, aggregates: usize) -> Self {
+    pub fn start(case: &Case, aggregates: usize) -> Self {
         let producer = Producer::new(&case.topic);
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
@@ -41,7 +41,7 @@ impl Load {
     }
 
     /// Ends the load; returns where its records are.
-    pub(crate) fn finish(self) -> Sent {
+    pub fn finish(self) -> Sent {
         self.stop.send(()).expect("the producer runs");
         let places = self.thread.join().expect("the producer");
         Sent { places, aggregates: self.aggregates }
@@ -49,15 +49,15 @@ impl Load {
 }
 
 /// What a load sent.
-pub(crate) struct Sent {
-    pub(crate) places: Vec<Place>,
+pub struct Sent {
+    pub places: Vec<Place>,
     aggregates: usize,
 }
 
 impl Sent {
     /// Asserts that every record is APPLIED, once, and that every aggregate is at its last version.
     #[track_caller]
-    pub(crate) fn assert_all_applied(&self, case: &Case) {
+    pub fn assert_all_applied(&self, case: &Case) {
         case.assert_outcomes(self.places.iter().map(|place| (*place, "APPLIED")));
         for aggregate in 0..self.aggregates.min(self.places.len()) {
             let last = (self.places.len() - 1 - aggregate) / self.aggregates + 1;

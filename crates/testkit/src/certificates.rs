@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::process::{next_number, scratch};
+use crate::process::{next_number, scratch};
 
 /// A certificate authority of one's own.
-pub(crate) struct Authority {
+pub struct Authority {
     directory: PathBuf,
 }
 
 /// A certificate with its key, both PEM files.
-pub(crate) struct Identity {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+pub struct Identity {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Authority {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let directory = scratch().join(format!("authority-{}", next_number()));
         std::fs::create_dir(&directory).expect("create the authority's directory");
         openssl(
@@ -29,17 +29,17 @@ impl Authority {
     }
 
     /// What is to be trusted.
-    pub(crate) fn certificate(&self) -> PathBuf {
+    pub fn certificate(&self) -> PathBuf {
         self.directory.join("ca.pem")
     }
 
     /// A certificate for that subject alternative name, e.g. `DNS:localhost`.
-    pub(crate) fn sign(&self, name: &str) -> Identity {
+    pub fn sign(&self, name: &str) -> Identity {
         self.sign_for(name, "-days 2")
     }
 
     /// One whose time is over.
-    pub(crate) fn sign_expired(&self, name: &str) -> Identity {
+    pub fn sign_expired(&self, name: &str) -> Identity {
         self.sign_for(name, "-days -1")
     }
 

@@ -10,26 +10,26 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::complaints::Expected;
-use crate::support::daemon::{Daemon, pgsluice};
-use crate::support::kafka::{self, Outgoing, Place, Producer};
-use crate::support::postgres::{Database, Postgres};
-use crate::support::process::next_number;
+use crate::complaints::Expected;
+use crate::daemon::{Daemon, pgsluice};
+use crate::kafka::{self, Outgoing, Place, Producer};
+use crate::postgres::{Database, Postgres};
+use crate::process::next_number;
 
 /// Within this time a lightly loaded daemon has finished what a test produced.
-pub(crate) const SETTLING: Duration = Duration::from_secs(60);
+pub const SETTLING: Duration = Duration::from_secs(60);
 
 /// Status of every record by its place, with the reason where there is one.
-pub(crate) type Outcomes = BTreeMap<Place, (String, Option<String>)>;
+pub type Outcomes = BTreeMap<Place, (String, Option<String>)>;
 
 /// One test's own corner of the broker and of the database server.
-pub(crate) struct Case {
-    pub(crate) topic: String,
-    pub(crate) group: String,
+pub struct Case {
+    pub topic: String,
+    pub group: String,
     /// The database, for the test itself: as the superuser.
-    pub(crate) database: Database,
+    pub database: Database,
     /// The daemon's role.
-    pub(crate) role: String,
+    pub role: String,
     migrate: &'static str,
     partitions: i32,
     expected: Expected,
@@ -37,19 +37,19 @@ pub(crate) struct Case {
 
 impl Case {
     /// A topic, a group and a database on the shared server.
-    pub(crate) fn new(name: &str, partitions: i32) -> Self {
+    pub fn new(name: &str, partitions: i32) -> Self {
         Self::on(Postgres::shared(), name, partitions)
     }
 
     /// The same on a server of one's own.
-    pub(crate) fn on(server: &Postgres, name: &str, partitions: i32) -> Self {
+    pub fn on(server: &Postgres, name: &str, partitions: i32) -> Self {
         let database = server.copy(name, migrated);
         Self::with(database, name, partitions, "verify")
     }
 
     /// A case about migrating: its database is empty, and the daemon's role may create the schema
     /// and so comes to own it.
-    pub(crate) fn unmigrated(name: &str, partitions: i32) -> Self {
+    pub fn unmigrated(name: &str, partitions: i32) -> Self {
         let case = Self::with(Postgres::shared().database(name), name, partitions, "auto");
         let (database, role) = (&case.database.name, &case.role);
         case.database.execute(&format!("grant create on database {database} to {role}"));
@@ -72,23 +72,23 @@ impl Case {
 
     /// What the daemons of this test log at ERROR and WARN, by event code. It must come; anything
     /// else must not.
-    pub(crate) fn expects(&self, codes: &[&'static str]) {
+    pub fn expects(&self, codes: &[&'static str]) {
         codes.iter().for_each(|code| self.expected.require(code));
     }
 
     /// The same where it depends on how things interleave whether it comes; the test says on what.
-    pub(crate) fn allows(&self, codes: &[&'static str]) {
+    pub fn allows(&self, codes: &[&'static str]) {
         codes.iter().for_each(|code| self.expected.allow(code));
     }
 
     /// `postgres.url` of the daemon.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.database.url_as(&self.role)
     }
 
     /// The required settings and short group timings, then `more` sections. The role has the
     /// grants for them afterwards.
-    pub(crate) fn config(&self, more: &str) -> String {
+    pub fn config(&self, more: &str) -> String {
         let config = format!(
             "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\ntopics = [\"{}\"]\n\
              [kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\
@@ -120,26 +120,26 @@ impl Case {
     }
 
     /// A daemon with [`Self::config`].
-    pub(crate) fn daemon(&self, more: &str) -> Daemon {
+    pub fn daemon(&self, more: &str) -> Daemon {
         self.daemon_with(more, &[])
     }
 
     /// The same with further variables, for keys of sections that `config` has already.
-    pub(crate) fn daemon_with(&self, more: &str, variables: &[(&str, &str)]) -> Daemon {
+    pub fn daemon_with(&self, more: &str, variables: &[(&str, &str)]) -> Daemon {
         self.daemon_of(Some(&self.config(more)), variables)
     }
 
     /// A daemon with a configuration that is all the test's own, or with none.
-    pub(crate) fn daemon_of(&self, config: Option<&str>, variables: &[(&str, &str)]) -> Daemon {
+    pub fn daemon_of(&self, config: Option<&str>, variables: &[(&str, &str)]) -> Daemon {
         Daemon::start(config, variables, &self.expected)
     }
 
-    pub(crate) fn producer(&self) -> Producer {
+    pub fn producer(&self) -> Producer {
         Producer::new(&self.topic)
     }
 
     /// Every record's outcome, from `notification_t`.
-    pub(crate) fn outcomes(&self) -> Outcomes {
+    pub fn outcomes(&self) -> Outcomes {
         let sql = format!(
             "select partition, \"offset\", status, reason from pgsluice.notification \
              where sink = '{}' and topic = '{}'",
@@ -158,12 +158,12 @@ impl Case {
     }
 
     /// How many records have that outcome.
-    pub(crate) fn count(&self, status: &str) -> usize {
+    pub fn count(&self, status: &str) -> usize {
         self.outcomes().values().filter(|(found, _)| found == status).count()
     }
 
     /// Where the database says that reading goes on; `None` while it has no position.
-    pub(crate) fn progress(&self, partition: i32) -> Option<i64> {
+    pub fn progress(&self, partition: i32) -> Option<i64> {
         let sql = format!(
             "select next_offset from pgsluice.stream where sink = '{}' and topic = '{}' \
              and partition = {partition}",
@@ -174,7 +174,7 @@ impl Case {
     }
 
     /// Whether the database's progress stands at the end of every partition that holds anything.
-    pub(crate) fn finished(&self) -> bool {
+    pub fn finished(&self) -> bool {
         (0..self.partitions).all(|partition| {
             let end = kafka::end_offset(&self.topic, partition);
             end == 0 || self.progress(partition) == Some(end)
@@ -183,13 +183,13 @@ impl Case {
 
     /// Waits until everything in the topic is finished and durable.
     #[track_caller]
-    pub(crate) fn until_finished(&self, daemon: &Daemon) {
+    pub fn until_finished(&self, daemon: &Daemon) {
         daemon.until("progress stands at the end of the topic", SETTLING, || self.finished());
     }
 
     /// Waits until Kafka's committed offsets followed.
     #[track_caller]
-    pub(crate) fn until_mirrored(&self, daemon: &Daemon) {
+    pub fn until_mirrored(&self, daemon: &Daemon) {
         daemon.until("the committed offsets follow", SETTLING, || {
             (0..self.partitions).all(|partition| {
                 let end = kafka::end_offset(&self.topic, partition);
@@ -201,7 +201,7 @@ impl Case {
     /// Asserts the account of INV-5: exactly these records have an outcome, exactly once, and it is
     /// the expected one.
     #[track_caller]
-    pub(crate) fn assert_outcomes<'a>(&self, expected: impl IntoIterator<Item = (Place, &'a str)>) {
+    pub fn assert_outcomes<'a>(&self, expected: impl IntoIterator<Item = (Place, &'a str)>) {
         let expected: BTreeMap<Place, &str> = expected.into_iter().collect();
         let found = self.outcomes();
         let differing: Vec<String> = expected
@@ -232,7 +232,7 @@ impl Case {
 
     /// Asserts that nothing is dead-lettered or parked (INV-7).
     #[track_caller]
-    pub(crate) fn assert_no_letters(&self) {
+    pub fn assert_no_letters(&self) {
         assert_eq!(
             self.database.text("select count(*) from pgsluice.dead_letter_t").as_deref(),
             Some("0")
@@ -241,12 +241,12 @@ impl Case {
 
     /// The reason of one record's outcome.
     #[track_caller]
-    pub(crate) fn reason(&self, place: Place) -> Option<String> {
+    pub fn reason(&self, place: Place) -> Option<String> {
         self.outcomes().get(&place).expect("the record has an outcome").1.clone()
     }
 
     /// Version of an aggregate in the ledger.
-    pub(crate) fn version(&self, aggregate: &str) -> Option<i64> {
+    pub fn version(&self, aggregate: &str) -> Option<i64> {
         let sql = format!(
             "select version from pgsluice.aggregate where sink = '{}' and aggregate_id = '{aggregate}'",
             self.group
@@ -255,7 +255,7 @@ impl Case {
     }
 
     /// Document of an aggregate, as the server prints `jsonb`.
-    pub(crate) fn state(&self, aggregate: &str) -> Option<String> {
+    pub fn state(&self, aggregate: &str) -> Option<String> {
         let sql = format!(
             "select state from pgsluice.aggregate where sink = '{}' and aggregate_id = '{aggregate}'",
             self.group
@@ -264,7 +264,7 @@ impl Case {
     }
 
     /// Everything that a re-delivery must leave alone, with each row's writing transaction.
-    pub(crate) fn fingerprint(&self) -> Vec<Vec<Option<String>>> {
+    pub fn fingerprint(&self) -> Vec<Vec<Option<String>>> {
         self.database.rows(
             "select 'aggregate', aggregate_type, aggregate_id, xmin::text, a::text \
                from pgsluice.aggregate_t a \
@@ -303,12 +303,12 @@ fn migrated(database: &Database) {
 
 /// How many records this process finished with that verdict, by its own metrics.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small whole number")]
-pub(crate) fn counted(daemon: &Daemon, verdict: &str) -> usize {
+pub fn counted(daemon: &Daemon, verdict: &str) -> usize {
     daemon.metric("pgsluice_records_total", &[&format!("verdict=\"{verdict}\"")]).round() as usize
 }
 
 /// A domain event as a Java service's event classes come out of Jackson, `eventType` twice.
-pub(crate) fn customer_event(
+pub fn customer_event(
     aggregate: &str,
     version: i64,
     event_id: &str,
@@ -331,25 +331,25 @@ pub(crate) fn customer_event(
 }
 
 /// Event `version` of an aggregate, with an event id and a name derived from both.
-pub(crate) fn renamed(aggregate: &str, version: i64) -> Outgoing {
+pub fn renamed(aggregate: &str, version: i64) -> Outgoing {
     let payload = json!({ "newName": format!("{aggregate} {version}") });
     customer_event(aggregate, version, &format!("{aggregate}-{version}"), &payload)
 }
 
 /// `[decode]` of the tests that need versions.
-pub(crate) const ENVELOPE: &str = "[decode]\nformat = \"envelope\"\n";
+pub const ENVELOPE: &str = "[decode]\nformat = \"envelope\"\n";
 
 /// A customer table and the route to it, as in the documentation.
-pub(crate) const CUSTOMER_TABLE: &str = "create table customer (id text primary key, name text not null, note text, \
+pub const CUSTOMER_TABLE: &str = "create table customer (id text primary key, name text not null, note text, \
      version bigint not null)";
 /// The route into [`CUSTOMER_TABLE`].
-pub(crate) const CUSTOMER_ROUTE: &str = "[decode]\nformat = \"envelope\"\n\
+pub const CUSTOMER_ROUTE: &str = "[decode]\nformat = \"envelope\"\n\
      [[route]]\naggregate_type = \"Customer\"\n[route.upsert]\ntable = \"public.customer\"\n\
      key = { id = \"aggregate_id\" }\n\
      columns = { name = \"payload:/newName\", note = \"payload:/note\", version = \"version\" }\n";
 
 /// Remembers every version that was ever written to [`CUSTOMER_TABLE`], in the order of writing.
-pub(crate) const EFFECTS: &str = "create table effect (n bigserial, id text, version bigint); \
+pub const EFFECTS: &str = "create table effect (n bigserial, id text, version bigint); \
      create function remember() returns trigger language plpgsql \
        security definer set search_path = '' as $$ begin \
        insert into public.effect (id, version) values (new.id, new.version); return new; end $$; \
@@ -359,7 +359,7 @@ pub(crate) const EFFECTS: &str = "create table effect (n bigserial, id text, ver
 impl Case {
     /// Asserts that versions of an aggregate were written in ascending order, none twice.
     #[track_caller]
-    pub(crate) fn assert_effects_ascend(&self) {
+    pub fn assert_effects_ascend(&self) {
         let backwards = "select count(*) from (select version <= lag(version) over \
              (partition by id order by n) as wrong from effect) w where wrong";
         assert_eq!(self.database.count(backwards), 0, "versions written twice or backwards");

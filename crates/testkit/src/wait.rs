@@ -7,12 +7,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Waits until `condition` holds; panics at the deadline, at the caller's line, naming what was
 /// awaited. [`super::daemon::Daemon::until`] adds the daemon's last log lines.
 #[track_caller]
-pub(crate) fn until(what: &str, deadline: Duration, condition: impl FnMut() -> bool) {
+pub fn until(what: &str, deadline: Duration, condition: impl FnMut() -> bool) {
     assert!(holds_within(deadline, condition), "not within {deadline:?}: {what}");
 }
 
 /// Whether `condition` came true before the deadline.
-pub(crate) fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+pub fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;
     loop {
         if condition() {
@@ -27,11 +27,7 @@ pub(crate) fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bo
 
 /// Waits until `attempt` gives a value; panics at the deadline, at the caller's line.
 #[track_caller]
-pub(crate) fn for_some<T>(
-    what: &str,
-    deadline: Duration,
-    mut attempt: impl FnMut() -> Option<T>,
-) -> T {
+pub fn for_some<T>(what: &str, deadline: Duration, mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut found = None;
     let came = holds_within(deadline, || {
         found = attempt();
@@ -43,7 +39,7 @@ pub(crate) fn for_some<T>(
 
 /// Watches that `condition` keeps holding for the whole time.
 #[track_caller]
-pub(crate) fn stays(what: &str, time: Duration, mut condition: impl FnMut() -> bool) {
+pub fn stays(what: &str, time: Duration, mut condition: impl FnMut() -> bool) {
     let broke = holds_within(time, || !condition());
     assert!(!broke, "did not stay so for {time:?}: {what}");
 }

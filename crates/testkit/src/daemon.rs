@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::complaints::Expected;
-use super::process::{dies_with_us, free_port, next_number, scratch, signal, spawn};
-use super::wait;
+use crate::complaints::Expected;
+use crate::process::{dies_with_us, free_port, next_number, scratch, signal, spawn};
+use crate::wait;
 
 /// Joining a group, migrating and reading take a moment on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOG_TAIL_LINES: usize = 40;
 
 /// A running `pgsluice run`; killed when dropped, and with the test process. Its end is also the
 /// end of the test's patience with lines at ERROR and WARN, see [`Expected`].
-pub(crate) struct Daemon {
+pub struct Daemon {
     child: Mutex<Child>,
     pid: u32,
     log: Arc<Mutex<Vec<String>>>,
@@ -33,7 +33,7 @@ pub(crate) struct Daemon {
 
 /// What becomes of the daemon's standard error when the test does not read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unread {
+pub enum Unread {
     /// Its reader stands still.
     Blocked,
     /// Its reader has gone.
@@ -43,11 +43,7 @@ pub(crate) enum Unread {
 impl Daemon {
     /// Starts the daemon with a file, or with none, and further environment variables. The admin
     /// port is any free one. `expected` is what it may complain of.
-    pub(crate) fn start(
-        config: Option<&str>,
-        variables: &[(&str, &str)],
-        expected: &Expected,
-    ) -> Self {
+    pub fn start(config: Option<&str>, variables: &[(&str, &str)], expected: &Expected) -> Self {
         let mut child = spawn(Self::command(config, variables));
         let stderr = child.stderr.take().expect("piped");
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -69,7 +65,7 @@ impl Daemon {
     }
 
     /// Starts the daemon and reads nothing of what it logs.
-    pub(crate) fn start_unread(config: &str, variables: &[(&str, &str)], unread: Unread) -> Self {
+    pub fn start_unread(config: &str, variables: &[(&str, &str)], unread: Unread) -> Self {
         let admin = format!("127.0.0.1:{}", free_port());
         let listen = [("PGSLUICE__ADMIN__LISTEN", admin.as_str())];
         let mut child = spawn(Self::command(Some(config), &[&listen, variables].concat()));
@@ -86,7 +82,7 @@ impl Daemon {
     }
 
     fn command(config: Option<&str>, variables: &[(&str, &str)]) -> Command {
-        let mut command = dies_with_us("KILL", env!("CARGO_BIN_EXE_pgsluice"));
+        let mut command = dies_with_us("KILL", crate::process::daemon());
         command.arg("run");
         if let Some(config) = config {
             let path = write_config(config);
@@ -103,7 +99,7 @@ impl Daemon {
     }
 
     /// Every line written so far.
-    pub(crate) fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("log").clone()
     }
 
@@ -115,7 +111,7 @@ impl Daemon {
     /// Waits until `condition` holds; panics with the daemon's last log lines at the deadline, and
     /// at once when the daemon has ended.
     #[track_caller]
-    pub(crate) fn until(&self, what: &str, deadline: Duration, condition: impl Fn() -> bool) {
+    pub fn until(&self, what: &str, deadline: Duration, condition: impl Fn() -> bool) {
         let mut ended = None;
         let came = wait::holds_within(deadline, || {
             if condition() {
@@ -143,13 +139,13 @@ impl Daemon {
     }
 
     /// How the daemon ended; `None` while it runs.
-    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+    pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child.lock().expect("child").try_wait().expect("look at the daemon")
     }
 
     /// The admin address, from the line that names it.
     #[track_caller]
-    pub(crate) fn admin(&self) -> String {
+    pub fn admin(&self) -> String {
         if let Some(address) = &self.admin {
             return address.clone();
         }
@@ -160,7 +156,7 @@ impl Daemon {
 
     /// Status code and body of an admin page.
     #[track_caller]
-    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+    pub fn get(&self, path: &str) -> (u16, String) {
         let address = self.admin();
         http_get(&address, path)
             .unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log_tail()))
@@ -168,13 +164,13 @@ impl Daemon {
 
     /// Waits until `/ready` says yes.
     #[track_caller]
-    pub(crate) fn until_ready(&self) {
+    pub fn until_ready(&self) {
         self.until("the daemon is ready", PATIENCE, || self.get("/ready").0 == 200);
     }
 
     /// `/status`, parsed.
     #[track_caller]
-    pub(crate) fn status(&self) -> serde_json::Value {
+    pub fn status(&self) -> serde_json::Value {
         let (code, body) = self.get("/status");
         assert_eq!(code, 200, "/status says {body}");
         serde_json::from_str(&body).expect("/status is JSON")
@@ -183,7 +179,7 @@ impl Daemon {
     /// Sum of all series of a metric whose labels contain every one of `labels`, e.g.
     /// `verdict="DUPLICATE"`; 0 while there is no such series.
     #[track_caller]
-    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let (code, body) = self.get("/metrics");
         assert_eq!(code, 200, "/metrics says {body}");
         body.lines()
@@ -196,24 +192,24 @@ impl Daemon {
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Sends a signal by name: `TERM`, `KILL`, `STOP`, `CONT`.
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         signal(self.pid, name);
     }
 
     /// Kills the daemon as a crash does and waits until it is gone.
-    pub(crate) fn kill9(&self) {
+    pub fn kill9(&self) {
         self.signal("KILL");
         self.child.lock().expect("child").wait().expect("wait for the daemon");
     }
 
     /// Waits until the daemon ends by itself and returns its exit code.
     #[track_caller]
-    pub(crate) fn wait_exit(&self, deadline: Duration) -> Option<i32> {
+    pub fn wait_exit(&self, deadline: Duration) -> Option<i32> {
         let ended = wait::holds_within(deadline, || self.exit_status().is_some());
         assert!(ended, "the daemon did not end within {deadline:?}\n{}", self.log_tail());
         self.exit_status().expect("ended").code()
@@ -221,7 +217,7 @@ impl Daemon {
 
     /// Ends the daemon as an orchestrator does and asserts that it ended cleanly.
     #[track_caller]
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.signal("TERM");
         let code = self.wait_exit(Duration::from_secs(30));
         assert_eq!(code, Some(0), "exit code after SIGTERM\n{}", self.log_tail());
@@ -265,12 +261,12 @@ impl Drop for Daemon {
 }
 
 /// Runs another command of the binary to its end: exit code, standard output, standard error.
-pub(crate) fn pgsluice(
+pub fn pgsluice(
     arguments: &[&str],
     config: Option<&str>,
     variables: &[(&str, &str)],
 ) -> (Option<i32>, String, String) {
-    let mut command = dies_with_us("KILL", env!("CARGO_BIN_EXE_pgsluice"));
+    let mut command = dies_with_us("KILL", crate::process::daemon());
     command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
     if let Some(config) = config {
         command.arg("--config").arg(write_config(config));

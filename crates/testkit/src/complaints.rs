@@ -9,25 +9,25 @@ use serde_json::Value;
 ///
 /// A panic cannot be expected, and neither can a line that is not one of the log's.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Expected(Arc<Mutex<Seen>>);
+pub struct Expected(Arc<Mutex<Seen>>);
 
 /// Each code, and whether a line has had it or none need have it.
 type Seen = BTreeMap<&'static str, bool>;
 
 impl Expected {
     /// A line with that code must come, as often as it likes.
-    pub(crate) fn require(&self, code: &'static str) {
+    pub fn require(&self, code: &'static str) {
         assert_ne!(code, "panic", "a panic is never expected");
         self.codes().insert(code, false);
     }
 
     /// A line with that code may come: whether it does depends on how things interleave.
-    pub(crate) fn allow(&self, code: &'static str) {
+    pub fn allow(&self, code: &'static str) {
         self.codes().entry(code).or_insert(true);
     }
 
     /// The lines that nobody expected. Takes note of those that somebody did.
-    pub(crate) fn unexpected<'a>(&self, log: &'a [String]) -> Vec<&'a str> {
+    pub fn unexpected<'a>(&self, log: &'a [String]) -> Vec<&'a str> {
         let mut codes = self.codes();
         let mut is_expected = |line: &str| match complaint(line) {
             Complaint::None => true,
@@ -44,13 +44,13 @@ impl Expected {
     }
 
     /// Whether every required code has come, here or in an earlier log.
-    pub(crate) fn all_in(&self, log: &[String]) -> bool {
+    pub fn all_in(&self, log: &[String]) -> bool {
         self.unexpected(log);
         self.missing().is_empty()
     }
 
     /// The required codes that no line has had.
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
+    pub fn missing(&self) -> Vec<&'static str> {
         self.codes().iter().filter(|(_, seen)| !**seen).map(|(code, _)| *code).collect()
     }
 
