@@ -12,6 +12,7 @@ mod support;
 
 mod brake;
 mod fixture;
+mod guard;
 mod hostile;
 mod poison;
 mod race;
