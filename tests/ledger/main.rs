@@ -9,6 +9,7 @@
 
 mod brake;
 mod fixture;
+mod guard;
 mod hostile;
 mod poison;
 mod race;
