@@ -40,10 +40,5 @@ fi
 
 # Most tests spend more time waiting for servers than computing.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
-<<<<<<< HEAD
-# Every binary runs, also after one has failed.
-cargo test --workspace --no-fail-fast "$@"
-=======
 # Run every binary, even after one has failed.
-cargo test --no-fail-fast "$@"
->>>>>>> 9215532dc2ee2094e306c1e0fcd81b2d8000fe74
+cargo test --workspace --no-fail-fast "$@"
