@@ -9,11 +9,11 @@ mod table;
 use std::cell::Cell;
 use std::fmt;
 
-use pgsluice::event::Event;
-use pgsluice::record::RecordId;
-use pgsluice::store::binder::Extent;
-use pgsluice::store::statement::Guard;
-use pgsluice::verdict::{Candidate, GapPolicy, Judgement, LedgerRow, judge};
+use pgsluice::lanes::statement::Guard;
+use pgsluice::sql::binder::Extent;
+use pgsluice_core::event::Event;
+use pgsluice_core::record::RecordId;
+use pgsluice_core::verdict::{Candidate, GapPolicy, Judgement, LedgerRow, judge};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};

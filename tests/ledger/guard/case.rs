@@ -1,9 +1,9 @@
 //! Ledger rows and groups at random. The numbers are small, so that they meet often; a few are at
 //! the far end of a `bigint`.
 
-use pgsluice::event::{AggregateKey, Change, Event, Json, Value};
-use pgsluice::record::{Offset, RecordId, StreamId};
-use pgsluice::verdict::{GapPolicy, LedgerRow};
+use pgsluice_core::event::{AggregateKey, Change, Event, Json, Value};
+use pgsluice_core::record::{Offset, RecordId, StreamId};
+use pgsluice_core::verdict::{GapPolicy, LedgerRow};
 use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -77,7 +77,7 @@ impl Case {
 
     pub(super) fn ledger_row(&self, number: i64) -> Option<LedgerRow> {
         self.row.as_ref().map(|row| LedgerRow {
-            version: row.version.map(pgsluice::event::AggregateVersion),
+            version: row.version.map(pgsluice_core::event::AggregateVersion),
             event_id: row.event_id.map(|id| format!("e{id}").into()),
             position: RecordId {
                 stream: Self::stream(number, row.place),

@@ -5,15 +5,15 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 
 use futures_util::future::join_all;
-use pgsluice::event::{AggregateVersion, Event, RouteId};
-use pgsluice::record::{Offset, RecordId, StreamId};
+use pgsluice::lanes::group_move::{GroupMove, bind};
+use pgsluice::lanes::statement::{Effect, Guard, Notify, Shape, Statements};
+use pgsluice::route::fold::fold;
 use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
-use pgsluice::store::binder::Extent;
-use pgsluice::store::fold::fold;
-use pgsluice::store::group_move::{GroupMove, bind};
-use pgsluice::store::name::Schema;
-use pgsluice::store::statement::{Effect, Guard, Notify, Shape, Statements};
-use pgsluice::verdict::{GapPolicy, LedgerRow};
+use pgsluice::sql::binder::Extent;
+use pgsluice::sql::name::Schema;
+use pgsluice_core::event::{AggregateVersion, Event, RouteId};
+use pgsluice_core::record::{Offset, RecordId, StreamId};
+use pgsluice_core::verdict::{GapPolicy, LedgerRow};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -226,7 +226,7 @@ impl Table {
     }
 
     fn move_of<'g>(&self, given: &'g Given<'_>) -> GroupMove<'g> {
-        let changes = given.events.iter().map(|e| pgsluice::group::Group::change(e).unwrap());
+        let changes = given.events.iter().map(|e| pgsluice_core::group::Group::change(e).unwrap());
         GroupMove {
             aggregate: given.events[0].envelope.aggregate.as_ref().unwrap(),
             stream: Case::stream(given.number, Place::Here),
