@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -44,7 +44,17 @@ impl Daemon {
     /// Starts the daemon with a file, or with none, and further environment variables. The admin
     /// port is any free one. `expected` is what it may complain of.
     pub fn start(config: Option<&str>, variables: &[(&str, &str)], expected: &Expected) -> Self {
-        let mut child = spawn(Self::command(config, variables));
+        Self::start_binary(&crate::process::daemon(), config, variables, expected)
+    }
+
+    /// The same with another build of the daemon.
+    pub fn start_binary(
+        binary: &Path,
+        config: Option<&str>,
+        variables: &[(&str, &str)],
+        expected: &Expected,
+    ) -> Self {
+        let mut child = spawn(Self::command(binary, config, variables));
         let stderr = child.stderr.take().expect("piped");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
@@ -68,7 +78,11 @@ impl Daemon {
     pub fn start_unread(config: &str, variables: &[(&str, &str)], unread: Unread) -> Self {
         let admin = format!("127.0.0.1:{}", free_port());
         let listen = [("PGSLUICE__ADMIN__LISTEN", admin.as_str())];
-        let mut child = spawn(Self::command(Some(config), &[&listen, variables].concat()));
+        let mut child = spawn(Self::command(
+            &crate::process::daemon(),
+            Some(config),
+            &[&listen, variables].concat(),
+        ));
         let stderr = child.stderr.take().filter(|_| unread == Unread::Blocked);
         Self {
             pid: child.id(),
@@ -81,8 +95,8 @@ impl Daemon {
         }
     }
 
-    fn command(config: Option<&str>, variables: &[(&str, &str)]) -> Command {
-        let mut command = dies_with_us("KILL", crate::process::daemon());
+    fn command(binary: &Path, config: Option<&str>, variables: &[(&str, &str)]) -> Command {
+        let mut command = dies_with_us("KILL", binary);
         command.arg("run");
         if let Some(config) = config {
             let path = write_config(config);
