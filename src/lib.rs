@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod event;
 pub mod fault;
 pub mod group;
+pub(crate) mod guard;
 pub mod kafka;
 #[cfg(test)]
 mod manual;

@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::event::{AggregateKey, RouteId};
 use crate::fault::{Fault, FaultKind};
+use crate::pipeline::resolve::course::Counted;
 use crate::record::{Offset, RecordId};
 use crate::store::binder::Bind;
 use crate::store::name::Schema;
@@ -46,23 +47,6 @@ pub struct Question {
     pub route: Option<RouteId>,
     /// How far back is counted.
     pub window: Duration,
-}
-
-/// What was counted, without the events that are asked for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Counted {
-    /// An operator accepted this kind for now; nothing was counted.
-    pub accepted: bool,
-    /// The brake of the stream tripped and holds.
-    pub holds: bool,
-    /// Aggregates, or stale events.
-    pub count: i64,
-    /// Records that were dead-lettered, or stale events.
-    pub records: i64,
-    /// Records of the stretches of the logs in which these stand, the one asked for included.
-    pub stretch: i64,
-    /// For how long they have kept coming, in seconds.
-    pub lasting: f64,
 }
 
 /// The name of a route in the tables.

@@ -14,26 +14,7 @@ use crate::store::notification::Trouble;
 use crate::store::parameter::Cell;
 use crate::store::progress::SinkId;
 use crate::store::query::{Columns, Query, column};
-use crate::verdict::Reason;
-
-/// Why a record is a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// It cannot be applied itself.
-    Poison,
-    /// It waits behind a dead letter of its aggregate.
-    Parked,
-}
-
-impl Disposition {
-    /// The word in `dead_letter_t.disposition`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Poison => "poison",
-            Self::Parked => "parked",
-        }
-    }
-}
+use crate::verdict::{Disposition, Reason};
 
 /// A record on its way into the table.
 #[derive(Debug)]

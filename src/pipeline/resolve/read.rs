@@ -2,7 +2,7 @@
 //! so that reading a topic again is no slower than applying it.
 
 use crate::fault::{Fault, FaultKind};
-use crate::group::{Group, GroupKind, GroupReply};
+use crate::group::{Group, GroupReply};
 use crate::pipeline::context::ApplyContext;
 use crate::postgres::Session;
 use crate::record::{Offset, StreamId};
@@ -52,20 +52,10 @@ async fn look(
     if rows.len() != groups.len() {
         return Err(Fault::new(FaultKind::Bug("a look that lost a group")));
     }
-    groups.iter().zip(&rows).map(|(group, row)| settled(context, group, row)).collect()
-}
-
-fn settled(
-    context: &ApplyContext,
-    group: &Group,
-    row: &tokio_postgres::Row,
-) -> Result<GroupReply, Fault> {
-    if group.kind == GroupKind::Skip {
-        return Ok(GroupReply::Unsettled);
-    }
-    let mut course = course(context, group.origin.stream, row)?;
-    let all = group.events.iter().all(|event| course.settles(event));
-    Ok(if all { course.done() } else { GroupReply::Unsettled })
+    let look = |(group, row): (&Group, &tokio_postgres::Row)| {
+        Ok(course(context, group.origin.stream, row)?.look(group))
+    };
+    groups.iter().zip(&rows).map(look).collect()
 }
 
 /// The start of a course on what a look found.

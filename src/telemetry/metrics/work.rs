@@ -7,8 +7,7 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter, IntCounterVec, Registry};
 
 use crate::pipeline::input::TakeReply;
-use crate::store::dead_letter::Disposition;
-use crate::verdict::Reason;
+use crate::verdict::{Disposition, Reason};
 
 use super::MetricsError;
 use super::definition::{

@@ -29,7 +29,7 @@ fn event(offset: i64, version: i64, content: Content) -> Event {
     }
 }
 
-fn write(offset: i64, version: i64) -> Event {
+pub(super) fn write(offset: i64, version: i64) -> Event {
     let change = Change::Document(Json("{}".into()));
     event(offset, version, Content::Write(EventWrite { route: RouteId(0), change }))
 }
