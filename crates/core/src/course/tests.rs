@@ -1,9 +1,9 @@
 use super::*;
-use pgsluice_core::event::{
+use crate::event::{
     AggregateKey, AggregateVersion, Change, Envelope, Json, Poison, RouteId, Write as EventWrite,
 };
-use pgsluice_core::fault::{FaultKind, SqlState};
-use pgsluice_core::record::{Generation, Record, TimestampType, TopicPartition};
+use crate::fault::{FaultKind, SqlState};
+use crate::record::{Generation, Record, TimestampType, TopicPartition};
 
 const STREAM: StreamId = StreamId(1);
 
@@ -29,7 +29,7 @@ fn event(offset: i64, version: i64, content: Content) -> Event {
     }
 }
 
-fn write(offset: i64, version: i64) -> Event {
+pub(super) fn write(offset: i64, version: i64) -> Event {
     let change = Change::Document(Json("{}".into()));
     event(offset, version, Content::Write(EventWrite { route: RouteId(0), change }))
 }
