@@ -1,7 +1,7 @@
 //! How a record is read: the format, and from where each field of the envelope comes.
 
 use crate::config::field_source::{FieldSource, FieldSources};
-use crate::config::load::section::{Section, texts};
+use crate::config::load::reader::{Section, texts};
 
 /// How records are read: the format's own defaults with `[decode.fields]` on top.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use config::{Value, ValueKind};
 
 use crate::config::field_source::FieldSources;
-use crate::config::kafka::is_topic_name;
-use crate::config::load::section::Section;
-use crate::config::postgres::is_identifier;
+use crate::config::load::reader::Section;
 use crate::config::section::decode::Format;
+use crate::config::section::kafka::is_topic_name;
+use crate::config::section::postgres::is_identifier;
 
 /// What happens to an event that no route matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
