@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
 use pgsluice::config::{self, Config};
+use pgsluice::kafka::Librdkafka;
 use pgsluice::lanes::take::{TakeRequest, take};
 use pgsluice::postgres::{Session, SessionEnd};
 use pgsluice::store::letter::publication::{OwnedStream, Portion, claim, mark};
@@ -36,7 +37,7 @@ impl Place {
             ("PGSLUICE__POSTGRES__URL", &url),
         ];
         let env = given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let config = config::load(None, env).unwrap();
+        let config = config::load(None, env, &Librdkafka).unwrap();
         runtime.block_on(migrate(&config.postgres)).unwrap();
         Self { runtime, database, config }
     }

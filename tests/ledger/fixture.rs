@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgsluice::config::{self, Config};
+use pgsluice::kafka::Librdkafka;
 use pgsluice::lanes::context::ApplyContext;
 use pgsluice::lanes::fast::apply;
 use pgsluice::lanes::parked_count::ParkedCount;
@@ -169,7 +170,7 @@ fn configuration(database: &Database) -> Config {
         ("PGSLUICE__POSTGRES__LANES", "1".to_owned()),
     ];
     let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
-    config::load(None, variables).unwrap()
+    config::load(None, variables, &Librdkafka).unwrap()
 }
 
 pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document { merge: false };

@@ -2,10 +2,11 @@
 
 use config::{Value, ValueKind};
 
-use super::decode::{FieldSources, Format};
-use super::kafka::is_topic_name;
-use super::load::section::Section;
-use super::postgres::is_identifier;
+use crate::config::field_source::FieldSources;
+use crate::config::load::reader::Section;
+use crate::config::section::decode::Format;
+use crate::config::section::kafka::is_topic_name;
+use crate::config::section::postgres::is_identifier;
 
 /// What happens to an event that no route matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,7 +136,10 @@ fn identifier(text: &str) -> Option<(String, &str)> {
 const ACTIONS: [&str; 4] = ["skip", "document", "upsert", "delete"];
 
 /// Reads all `[[route]]` tables.
-pub(super) fn read_routes(sections: Vec<Section<'_>>, format: Format) -> Vec<RouteConfig> {
+pub(in crate::config) fn read_routes(
+    sections: Vec<Section<'_>>,
+    format: Format,
+) -> Vec<RouteConfig> {
     sections.into_iter().map(|section| RouteConfig::read(section, format)).collect()
 }
 
