@@ -154,7 +154,7 @@ impl World {
             10..=13 => self.step_server(),
             14 => {
                 let partition = self.rng.below(self.swarm.partitions);
-                self.broker.produce(partition, self.held_back)
+                self.broker.produce(partition, self.held_back, &self.checker)
             }
             _ => self.keep_house(),
         };
@@ -411,6 +411,7 @@ impl World {
             gaps: self.swarm.gaps,
             folding_hides: self.swarm.folding_hides,
             new_route: self.broker.new_route,
+            give_up: self.swarm.give_up,
         }
     }
 }
