@@ -15,6 +15,7 @@ mod mistakes;
 mod postgres;
 mod properties;
 mod route;
+mod route_name;
 mod surface;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use load::units::{Bytes, parse_duration};
 pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
 pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
+pub use route_name::DEFAULT_ROUTE;
 pub use surface::{
     AdminConfig, BrakeConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,
     NotificationConfig, NotificationWrite,

@@ -6,6 +6,8 @@
 //! Transactions that run at the same moment do not see each other's letters: the limit may be
 //! passed by as many as are being written, at most one a slow connection of each process.
 
+use std::sync::Arc;
+
 use crate::config::BrakeConfig;
 use crate::lanes::context::ApplyContext;
 use crate::sql::query::Query;
@@ -13,7 +15,7 @@ use crate::store::brake::{self, BrakeKind, Counted, Question, Trip};
 use crate::store::ledger::storable;
 use crate::store::letter::Disposition;
 use crate::store::stream::own;
-use pgsluice_core::event::{Content, Event, RouteId};
+use pgsluice_core::event::{Content, Event};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::record::{Offset, RecordId};
@@ -34,8 +36,8 @@ pub(super) struct Stop {
     fault: Fault,
     /// The record that must not be passed.
     at: Offset,
-    /// Its route, where one was found.
-    route: Option<RouteId>,
+    /// The name of its route, where one was found.
+    route: Option<Arc<str>>,
     /// The brake that trips now, with what it counted; `None` for one that holds already.
     trips: Option<(BrakeKind, i64)>,
 }
@@ -70,7 +72,7 @@ pub(super) async fn ask(
         Some((event, _)) if !room(transaction, context).await? => {
             let limit = context.dead_letter.max_parked_events;
             let why = format!("{limit} records are parked, dead_letter.max_parked_events");
-            Ok(Some(Stop::new(Reason::ParkingFull, event, &why)))
+            Ok(Some(Stop::new(Reason::ParkingFull, context, event, &why)))
         }
         Some(_) | None => Ok(None),
     }
@@ -81,13 +83,14 @@ pub(super) fn is_stale(outcome: &Outcome) -> bool {
     outcome.verdict == Verdict::Stale && outcome.write == Write::Note
 }
 
-/// The route an event was meant for, where one was found.
-pub(super) fn route_of(event: &Event) -> Option<RouteId> {
-    match &event.content {
+/// The name of the route an event was meant for, where one was found.
+pub(super) fn route_of<'a>(context: &'a ApplyContext, event: &Event) -> Option<&'a Arc<str>> {
+    let id = match &event.content {
         Content::Write(write) => Some(write.route),
         Content::Poison(poison) => poison.route,
         Content::Skip(_) | Content::Halt(_) => None,
-    }
+    };
+    id.map(|id| &context.plan.route(id).name)
 }
 
 async fn flood(
@@ -102,7 +105,8 @@ async fn flood(
     let with = Counted { count: counted.count + 1, records: counted.records + 1, ..counted };
     Ok(trips(limits, with, Sustained::NoMatter).map(|tripped| {
         let why = told("aggregates were dead-lettered", limits, "flood", "accept-dead-letters");
-        Stop::new(Reason::DeadLetterFlood, event, &why).tripping(BrakeKind::DeadLetters, tripped)
+        Stop::new(Reason::DeadLetterFlood, context, event, &why)
+            .tripping(BrakeKind::DeadLetters, tripped)
     }))
 }
 
@@ -120,18 +124,19 @@ async fn stale_flood(
         Counted { count: counted.count + events, records: counted.records + events, ..counted };
     Ok(trips(limits, with, Sustained::HalfTheWindow).map(|tripped| {
         let why = told("events were stale", limits, "stale_flood", "accept-stale");
-        Stop::new(Reason::StaleFlood, first, &why).tripping(BrakeKind::Stale, tripped)
+        Stop::new(Reason::StaleFlood, context, first, &why).tripping(BrakeKind::Stale, tripped)
     }))
 }
 
-fn question(
-    context: &ApplyContext,
+fn question<'a>(
+    context: &'a ApplyContext,
     group: &Group,
     event: &Event,
     limits: &BrakeConfig,
-) -> Question {
+) -> Question<'a> {
     let id = RecordId { stream: group.origin.stream, offset: event.offset() };
-    Question { sink: context.sink, id, route: route_of(event), window: limits.window }
+    let route = route_of(context, event).map(|name| &**name);
+    Question { sink: context.sink, id, route, window: limits.window }
 }
 
 /// Whether the share is asked at once, or only of what has kept coming.
@@ -189,10 +194,10 @@ fn told(what: &str, limits: &BrakeConfig, key: &str, accept: &str) -> String {
 }
 
 impl Stop {
-    fn new(reason: Reason, event: &Event, why: &str) -> Self {
-        let route = route_of(event);
-        let text = match route {
-            Some(route) => format!("{}: {why}", brake::route_name(route)),
+    fn new(reason: Reason, context: &ApplyContext, event: &Event, why: &str) -> Self {
+        let route = route_of(context, event).cloned();
+        let text = match &route {
+            Some(route) => format!("route {route}: {why}"),
             None => why.to_owned(),
         };
         let fault = Fault { route: Some(text.into()), ..Fault::new(FaultKind::Brake) };
@@ -220,7 +225,7 @@ impl Stop {
             transaction.commit(None, None).await?;
             return Ok(halted);
         };
-        let route = self.route;
+        let route = self.route.as_deref();
         let id = RecordId { stream: group.origin.stream, offset: self.at };
         let trip = Trip { kind, id, route, aggregate: storable(group.aggregate()), count };
         let schema = context.statements.schema();
