@@ -12,6 +12,7 @@ use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::Query;
 use crate::store::stream::SinkId;
+use pgsluice_core::course::Counted;
 use pgsluice_core::event::AggregateKey;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::record::{Offset, RecordId};
@@ -46,23 +47,6 @@ pub struct Question<'a> {
     pub route: Option<&'a str>,
     /// How far back is counted.
     pub window: Duration,
-}
-
-/// What was counted, without the events that are asked for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Counted {
-    /// An operator accepted this kind for now; nothing was counted.
-    pub accepted: bool,
-    /// The brake of the stream tripped and holds.
-    pub holds: bool,
-    /// Aggregates, or stale events.
-    pub count: i64,
-    /// Records that were dead-lettered, or stale events.
-    pub records: i64,
-    /// Records of the stretches of the logs in which these stand, the one asked for included.
-    pub stretch: i64,
-    /// For how long they have kept coming, in seconds.
-    pub lasting: f64,
 }
 
 /// The name of a route as a parameter: empty for none.

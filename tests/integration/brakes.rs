@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, renamed};
 use crate::halts::until_halted;
-use crate::support::daemon::{Daemon, pgsluice};
-use crate::support::kafka::Outgoing;
-use crate::support::wait::stays;
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, renamed};
+use pgsluice_testkit::daemon::{Daemon, pgsluice};
+use pgsluice_testkit::kafka::Outgoing;
+use pgsluice_testkit::wait::stays;
 
 /// Three aggregates within the window; even a busy machine writes more letters in that time.
 const FLOOD: &str = "[dead_letter]\nflood = { aggregates = 3, share = 1.0, window = \"5s\" }\n";

@@ -1,9 +1,9 @@
 //! What an operator can mend halts the partitions concerned, says what is wrong, makes no dead
 //! letter, and goes on by itself once it is mended (INV-7).
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, renamed};
-use crate::support::daemon::Daemon;
-use crate::support::kafka::{self, Outgoing, Producer};
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, renamed};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Outgoing, Producer};
 
 /// Waits until the only partition is halted, and looks for the words in all three places where an
 /// operator looks: the metric, `/status`, the log.

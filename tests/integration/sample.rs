@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, customer_event, renamed};
-use crate::support::daemon::pgsluice;
-use crate::support::kafka::{self, Outgoing, Place};
+use pgsluice_testkit::case::{
+    CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, customer_event, renamed,
+};
+use pgsluice_testkit::daemon::pgsluice;
+use pgsluice_testkit::kafka::{self, Outgoing, Place};
 
 const NO_BOB: &str = "alter table customer add constraint no_bob check (note <> 'bob')";
 

@@ -25,7 +25,7 @@ use pgsluice_core::record::{
 };
 use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
-use crate::support::postgres::{Database, Postgres};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 /// The epoch under which the test owns its streams.
 pub(crate) const EPOCH: OwnerEpoch = OwnerEpoch(7);

@@ -1,7 +1,7 @@
 //! The right end of a run where there is only one: the records of an aggregate applied one after
 //! the other, by the same verdict rule, without anything going wrong.
 
-use super::model_slow_lane::parked;
+use super::model_statement::parked;
 use super::workload::{Meaning, Rec, Spec, Target, Workload};
 use crate::verdict::{GapPolicy, Judgement, LedgerRow, Reason, Verdict, judge};
 
