@@ -108,11 +108,26 @@ fn everything_that_is_wrong_is_found_at_once_and_ends_with_code_2() {
     assert_finding(&findings, "fail", "topic not-there", "does not exist");
     assert_finding(&findings, "fail", "letters-nowhere", "create_topic is false");
     assert_finding(&findings, "fail", "schema pgsluice", "may not create them");
-    assert_finding(&findings, "fail", "route[0]", "unique index on exactly (id)");
-    assert_finding(&findings, "fail", "route[0]", "column name: type inet");
-    assert_finding(&findings, "fail", "route[0]", "column b: no such column");
-    assert_finding(&findings, "fail", "route[0]", "columns id, name: permission denied");
-    assert_finding(&findings, "fail", "route[1]", "public.missing: no such table");
+    assert_finding(
+        &findings,
+        "fail",
+        "route upsert public.customer",
+        "unique index on exactly (id)",
+    );
+    assert_finding(&findings, "fail", "route upsert public.customer", "column name: type inet");
+    assert_finding(&findings, "fail", "route upsert public.customer", "column b: no such column");
+    assert_finding(
+        &findings,
+        "fail",
+        "route upsert public.customer",
+        "columns id, name: permission denied",
+    );
+    assert_finding(
+        &findings,
+        "fail",
+        "route delete public.missing",
+        "public.missing: no such table",
+    );
 }
 
 #[test]

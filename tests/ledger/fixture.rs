@@ -47,7 +47,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// A database with the streams 1 and 2, both ours, and one route for each action.
+    /// A database with the streams 1 and 2, both ours, and one route for each action: `views-0`, ….
     pub(crate) fn new(name: &str, actions: Vec<CompiledAction>) -> Self {
         Self::with_gaps(name, GapPolicy::Apply, actions)
     }
@@ -63,7 +63,11 @@ impl Fixture {
         let routes = actions
             .into_iter()
             .zip(0..)
-            .map(|(action, id)| CompiledRoute { id: RouteId(id), action })
+            .map(|(action, id)| CompiledRoute {
+                id: RouteId(id),
+                name: format!("views-{id}").into(),
+                action,
+            })
             .collect();
         let context = ApplyContext {
             plan: Plan { routes },

@@ -6,13 +6,15 @@
 //! Transactions that run at the same moment do not see each other's letters: the limit may be
 //! passed by as many as are being written, at most one a slow connection of each process.
 
+use std::sync::Arc;
+
 use crate::config::BrakeConfig;
 use crate::lanes::context::ApplyContext;
 use crate::sql::query::Query;
 use crate::store::brake::{self, BrakeKind, Question, Trip};
 use crate::store::ledger::storable;
 use crate::store::stream::own;
-use pgsluice_core::event::{Content, Event, RouteId};
+use pgsluice_core::event::{Content, Event};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::record::{Offset, RecordId};
@@ -30,8 +32,8 @@ pub(super) struct Stop {
     fault: Fault,
     /// The record that must not be passed.
     at: Offset,
-    /// Its route, where one was found.
-    route: Option<RouteId>,
+    /// The name of its route, where one was found.
+    route: Option<Arc<str>>,
     /// The brake that trips now, with what it counted; `None` for one that holds already.
     trips: Option<(BrakeKind, i64)>,
 }
@@ -56,7 +58,7 @@ pub(super) async fn ask(
             Limit::Parked(_) => {
                 let most = config.max_parked_events;
                 let why = format!("{most} records are parked, dead_letter.max_parked_events");
-                Some(Stop::new(&limit, &why))
+                Some(Stop::new(context, &limit, &why))
             }
         };
         if stop.is_some() {
@@ -66,13 +68,14 @@ pub(super) async fn ask(
     Ok(None)
 }
 
-/// The route an event was meant for, where one was found.
-pub(super) fn route_of(event: &Event) -> Option<RouteId> {
-    match &event.content {
+/// The name of the route an event was meant for, where one was found.
+pub(super) fn route_of<'a>(context: &'a ApplyContext, event: &Event) -> Option<&'a Arc<str>> {
+    let id = match &event.content {
         Content::Write(write) => Some(write.route),
         Content::Poison(poison) => poison.route,
         Content::Skip(_) | Content::Halt(_) => None,
-    }
+    };
+    id.map(|id| &context.plan.route(id).name)
 }
 
 /// Asks one of the two brakes.
@@ -99,17 +102,18 @@ async fn brake(
         let what = "aggregates were dead-lettered";
         (BrakeKind::DeadLetters, told(what, config, "flood", "accept-dead-letters"))
     };
-    Ok(Some(Stop::new(limit, &why).tripping(kind, tripped)))
+    Ok(Some(Stop::new(context, limit, &why).tripping(kind, tripped)))
 }
 
-fn question(
-    context: &ApplyContext,
+fn question<'a>(
+    context: &'a ApplyContext,
     group: &Group,
     event: &Event,
     limits: &BrakeConfig,
-) -> Question {
+) -> Question<'a> {
     let id = RecordId { stream: group.origin.stream, offset: event.offset() };
-    Question { sink: context.sink, id, route: route_of(event), window: limits.window }
+    let route = route_of(context, event).map(|name| &**name);
+    Question { sink: context.sink, id, route, window: limits.window }
 }
 
 /// What an operator reads; made of settings only, so that it stays the same while a brake holds.
@@ -124,10 +128,10 @@ fn told(what: &str, limits: &BrakeConfig, key: &str, accept: &str) -> String {
 }
 
 impl Stop {
-    fn new(limit: &Limit<'_>, why: &str) -> Self {
-        let route = route_of(limit.event());
-        let text = match route {
-            Some(route) => format!("{}: {why}", brake::route_name(route)),
+    fn new(context: &ApplyContext, limit: &Limit<'_>, why: &str) -> Self {
+        let route = route_of(context, limit.event()).cloned();
+        let text = match &route {
+            Some(route) => format!("route {route}: {why}"),
             None => why.to_owned(),
         };
         let fault = Fault { route: Some(text.into()), ..Fault::new(FaultKind::Brake) };
@@ -155,7 +159,7 @@ impl Stop {
             transaction.commit(None, None).await?;
             return Ok(halted);
         };
-        let route = self.route;
+        let route = self.route.as_deref();
         let id = RecordId { stream: group.origin.stream, offset: self.at };
         let trip = Trip { kind, id, route, aggregate: storable(group.aggregate()), count };
         let schema = context.statements.schema();

@@ -63,7 +63,7 @@ fn gate(rows: &[Row]) -> Result<Gate, Fault> {
 
 /// What anyone may write: notifications, and the count of stale events for their brake.
 fn plain<'a>(
-    context: &ApplyContext,
+    context: &'a ApplyContext,
     group: &'a Group,
     course: &'a Course,
     notes: &'a [Note<'a>],
@@ -80,7 +80,7 @@ fn plain<'a>(
     let count = StaleCount {
         first: RecordId { stream: group.origin.stream, offset: first.offset() },
         last: last.offset(),
-        route: brake::route_of(first),
+        route: brake::route_of(context, first).map(|name| &**name),
         events: stale.len(),
     };
     let counted = count_stale(schema, count, &mut query);
@@ -93,7 +93,7 @@ fn plain<'a>(
 
 /// The letters and their notifications, and the notifications that anyone may write.
 fn rows<'a>(
-    context: &ApplyContext,
+    context: &'a ApplyContext,
     group: &'a Group,
     course: &'a Course,
 ) -> (Vec<Letter<'a>>, Vec<Note<'a>>, Vec<Note<'a>>) {
@@ -122,7 +122,7 @@ fn rows<'a>(
                     trouble,
                     attempts: group.failure.as_ref().map_or(1, |f| f.attempts.saturating_add(1)),
                     failing_for: failing_for(context, group),
-                    route: brake::route_of(event),
+                    route: brake::route_of(context, event).map(|name| &**name),
                     aggregate: keep_aggregate,
                 });
                 letter_notes.extend(noted.then_some(note));
