@@ -62,8 +62,10 @@ pub(super) struct Case {
 }
 
 impl Case {
+    /// Type and id only together are an aggregate: two cases share each id.
     pub(super) fn aggregate(number: i64) -> AggregateKey {
-        AggregateKey { aggregate_type: "Customer".into(), id: number.to_string().into() }
+        let aggregate_type = if number % 2 == 0 { "Customer" } else { "Order" };
+        AggregateKey { aggregate_type: aggregate_type.into(), id: (number / 2).to_string().into() }
     }
 
     pub(super) fn stream(number: i64, place: Place) -> StreamId {

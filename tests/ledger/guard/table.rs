@@ -124,14 +124,17 @@ impl Table {
         let sink = self.fixture.session.sink.0;
         let mut text = String::new();
         for Given { number, case, .. } in cases {
+            let aggregate = Case::aggregate(*number);
             if let (Some(stored), Some(row)) = (&case.row, case.ledger_row(*number)) {
                 let null = || "null".to_owned();
                 writeln!(
                     text,
                     "insert into pgsluice.aggregate_t (sink, aggregate_type, aggregate_id, version,
                        event_id, stream, \"offset\", gap, deleted, parked_at, updated_at, state)
-                     values ({sink}, 'Customer', '{number}', {}, {}, {}, {}, {GAP_BEFORE}, {}, {},
+                     values ({sink}, '{}', '{}', {}, {}, {}, {}, {GAP_BEFORE}, {}, {},
                        '2020-01-01Z', {});",
+                    aggregate.aggregate_type,
+                    aggregate.id,
                     stored.version.map_or_else(null, |version| version.to_string()),
                     stored.event_id.map_or_else(null, |id| format!("'e{id}'")),
                     row.position.stream.0,
@@ -164,6 +167,9 @@ impl Table {
     async fn look(&self, cases: &[Given<'_>]) -> Vec<Image> {
         let client = self.fixture.session.lane().client();
         let numbers: Vec<i64> = cases.iter().map(|given| given.number).collect();
+        let keys: Vec<_> = numbers.iter().map(|number| Case::aggregate(*number)).collect();
+        let types: Vec<&str> = keys.iter().map(|key| &*key.aggregate_type).collect();
+        let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
         let sink = self.fixture.session.sink.0;
         let rows = client
             .query(
@@ -176,18 +182,18 @@ impl Table {
                        (select jsonb_agg(n order by n.stream, n."offset")
                         from pgsluice.notification_t as n
                         where n.stream between c.number * 3 and c.number * 3 + 2))
-                   from unnest($1::bigint[]) with ordinality as c(number, at)
+                   from unnest($1::bigint[], $2::text[], $3::text[])
+                     with ordinality as c(number, type, id, at)
                    left join lateral (
-                     select * from pgsluice.aggregate_t as a where a.sink = $2
-                     and a.aggregate_type = 'Customer' and a.aggregate_id = c.number::text
-                     limit 1) as a on true
+                     select * from pgsluice.aggregate_t as a where a.sink = $4
+                     and a.aggregate_type = c.type and a.aggregate_id = c.id limit 1) as a on true
                    left join target as t on t.id = c.number
                    cross join lateral (
                      select jsonb_agg(d order by d.stream, d."offset")::text as letters
                      from pgsluice.dead_letter_t as d
                      where d.stream between c.number * 3 and c.number * 3 + 2) as l
                    order by c.at"#,
-                &[&numbers, &sink],
+                &[&numbers, &types, &ids, &sink],
             )
             .await
             .unwrap();
