@@ -4,7 +4,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`record`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
+//! | [`record`], [`event`], [`group`], [`verdict`], [`letter`], [`fault`] | the nouns that every stage shares |
 //! | [`input`] | what can happen, and what may be asked for |
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
@@ -16,6 +16,7 @@ pub mod fault;
 pub mod frontier;
 pub mod group;
 pub mod input;
+pub mod letter;
 mod partition;
 pub mod position;
 pub mod queue;

@@ -11,11 +11,11 @@ use crate::lanes::context::ApplyContext;
 use crate::sql::query::Query;
 use crate::store::brake::{self, BrakeKind, Counted, Question, Trip};
 use crate::store::ledger::storable;
-use crate::store::letter::Disposition;
 use crate::store::stream::own;
 use pgsluice_core::event::{Content, Event, RouteId};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupReply};
+use pgsluice_core::letter::Disposition;
 use pgsluice_core::record::{Offset, RecordId};
 use pgsluice_core::verdict::{Reason, Verdict};
 

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::store::letter::Disposition;
 use pgsluice_core::event::{Content, Event};
 use pgsluice_core::fault::Fault;
 use pgsluice_core::group::{Group, GroupReply};
+use pgsluice_core::letter::Disposition;
 use pgsluice_core::record::{Offset, RecordId, StreamId};
 use pgsluice_core::verdict::{Candidate, GapPolicy, Judgement, LedgerRow, Reason, Verdict, judge};
 

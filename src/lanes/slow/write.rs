@@ -4,12 +4,13 @@ use crate::lanes::context::ApplyContext;
 use crate::sql::query::Query;
 use crate::store::brake::{StaleCount, count_stale};
 use crate::store::ledger::{self, Address, Parking, storable};
-use crate::store::letter::{self, Disposition, Letter};
+use crate::store::letter::{self, Letter};
 use crate::store::notification::{self, Note, Trouble};
 use crate::store::stream::own;
 use pgsluice_core::event::Content;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupReply};
+use pgsluice_core::letter::Disposition;
 use pgsluice_core::record::RecordId;
 
 use super::course::{Course, Outcome, Write};

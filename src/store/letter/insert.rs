@@ -10,30 +10,12 @@ use crate::sql::parameter::Cell;
 use crate::sql::query::{Columns, Query, column};
 use crate::store::brake::route_name;
 use crate::store::notification::Trouble;
-use crate::store::stream::SinkId;
+use crate::store::sink::SinkId;
 use pgsluice_core::event::{Event, RouteId};
 use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::letter::Disposition;
 use pgsluice_core::record::{Header, Offset, StreamId};
 use pgsluice_core::verdict::Reason;
-
-/// Why a record is a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// It cannot be applied itself.
-    Poison,
-    /// It waits behind a dead letter of its aggregate.
-    Parked,
-}
-
-impl Disposition {
-    /// The word in `dead_letter_t.disposition`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Poison => "poison",
-            Self::Parked => "parked",
-        }
-    }
-}
 
 /// A record on its way into the table.
 #[derive(Debug)]

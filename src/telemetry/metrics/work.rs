@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, Registry};
 
-use crate::store::letter::Disposition;
 use pgsluice_core::input::TakeReply;
+use pgsluice_core::letter::Disposition;
 use pgsluice_core::verdict::Reason;
 
 use super::MetricsError;
