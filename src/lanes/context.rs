@@ -10,7 +10,7 @@ use crate::lanes::statement::{Notify, Statements};
 use crate::route::Plan;
 use crate::sql::name::Schema;
 use crate::store::letter::Letter;
-use crate::store::stream::SinkId;
+use crate::store::sink::SinkId;
 use crate::telemetry::Telemetry;
 use pgsluice_core::event::{Envelope, Event};
 use pgsluice_core::fault::{Decision, Fault, FaultPolicy};

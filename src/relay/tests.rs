@@ -86,7 +86,7 @@ fn config(brokers: &str) -> Config {
 }
 
 /// Publishes until the whole table is published.
-fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Status {
+fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Publishing {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let count = letters.len();
     let table = Arc::new(Table { letters, ..Table::default() });

@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::kafka::faults::ends_a_start;
 use crate::postgres::Session;
-use crate::relay::{self, Desk};
+use crate::relay::Desk;
 use crate::store::letter::publication::OwnedStream;
 use crate::supervisor::ExitReason;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Publishing, Telemetry};
 use pgsluice_core::record::{SessionId, TopicPartition};
 
 use self::chores::lag::LagThread;
@@ -77,7 +77,7 @@ struct Pipeline {
     /// What the publisher works on.
     desk: watch::Sender<Desk<Session>>,
     /// How publishing goes; `None` when dead letters stay in the table.
-    publishing: Option<watch::Receiver<relay::Status>>,
+    publishing: Option<watch::Receiver<Publishing>>,
     /// Tells the publisher that letters were written.
     letters_written: Arc<Notify>,
     owned: BTreeMap<TopicPartition, OwnedStream>,

@@ -128,7 +128,7 @@ fn an_operator_accepts_dead_letters_of_all_routes_or_of_one_and_for_a_while() {
             "delete from pgsluice.acceptance_t; insert into pgsluice.acceptance_t \
              (sink, kind, route, accepted_until) values \
              ({}, 'dead_letters', '{route}', now() + interval '{until}')",
-            fixture.session.sink.0
+            fixture.context.sink.0
         ));
     };
     accept("views-0", "1 hour");
@@ -169,7 +169,7 @@ fn elsewhere(fixture: &Fixture, sink: &str, route: &str, disposition: &str, offs
 fn only_outcomes_of_the_sink_and_the_route_are_held_against_an_event() {
     let mut fixture = fixture("brake_scope");
     fixture.context.dead_letter.flood = Some(BrakeConfig { share: 0.01, ..limit(2) });
-    let sink = fixture.session.sink.0.to_string();
+    let sink = fixture.context.sink.0.to_string();
     // GIVEN letters of another route, and parked ones, in a log of their own
     for offset in (1..1_000).step_by(100) {
         elsewhere(&fixture, &sink, "views-7", "poison", offset);
@@ -251,7 +251,7 @@ fn to_accept_stale_events_is_not_to_accept_dead_letters() {
         "insert into pgsluice.acceptance_t (sink, kind, accepted_until) values
            ({sink}, 'stale', now() + interval '1 hour'),
            (99, 'dead_letters', now() + interval '1 hour')",
-        sink = fixture.session.sink.0
+        sink = fixture.context.sink.0
     ));
     halted(&fixture.slow(bad(3)), Reason::DeadLetterFlood, 3);
 }
@@ -339,7 +339,7 @@ fn stale_events_that_an_operator_accepted_do_not_count_afterwards() {
     fixture.database.execute(&format!(
         "insert into pgsluice.acceptance_t (sink, kind, accepted_until) \
          values ({}, 'stale', now())",
-        fixture.session.sink.0
+        fixture.context.sink.0
     ));
     assert_eq!(fixture.slow(stale(3)), done(&[Verdict::Stale]));
 }
