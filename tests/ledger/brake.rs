@@ -203,7 +203,7 @@ fn bad_of(route: u16, stream: i32, offset: i64) -> Group {
 #[test]
 fn a_route_inserted_above_does_not_change_what_letters_brakes_and_acceptances_mean() {
     let mut fixture = fixture("brake_inserted_route");
-    let sink = fixture.sink.0;
+    let sink = fixture.context.sink.0;
     // GIVEN letters of a route, and those of a version that called it by its place
     assert_eq!(fixture.slow(bad_of(0, 1, 1)), done(&DEAD_LETTERED));
     assert_eq!(fixture.slow(bad_of(0, 1, 2)), done(&DEAD_LETTERED));
