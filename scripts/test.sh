@@ -38,6 +38,8 @@ if [ -z "${PGSLUICE_TEST_KAFKA:-}" ]; then
     echo "test.sh: Kafka listens on $PGSLUICE_TEST_KAFKA"
 fi
 
+# A plain `cargo test` tries a tenth of these seeds of the simulation.
+export PGSLUICE_SIM_SEEDS=${PGSLUICE_SIM_SEEDS:-100000}
 # Most tests wait for servers more than they compute.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # Every binary runs, also after one has failed.

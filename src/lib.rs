@@ -17,6 +17,7 @@ mod manual;
 pub mod pipeline;
 pub mod postgres;
 pub mod publish;
+pub mod random;
 pub mod record;
 pub mod route;
 pub mod store;
