@@ -18,7 +18,6 @@ pub mod frontier;
 pub mod group;
 mod guard;
 pub mod input;
-mod partition;
 pub mod position;
 pub mod queue;
 pub mod random;

@@ -5,9 +5,11 @@ use crate::event::Event;
 use crate::group::{Group, OrderingKey};
 use crate::record::{Generation, SessionId, TopicPartition};
 
-use super::{Session, State};
+use super::State;
+use super::barrier;
+use super::partition::{Partition, Phase};
+use super::sessions::{Current, Sessions};
 use crate::input::{Action, Input, Lane};
-use crate::partition::{Partition, Phase};
 
 /// A group that a lane works on.
 #[derive(Debug)]
@@ -57,11 +59,13 @@ fn weight<'e>(events: impl IntoIterator<Item = &'e Event>) -> usize {
 
 impl Watch {
     /// Before the coordinator takes an input.
-    pub(super) fn takes(&mut self, input: &Input, current: Session) {
-        self.session = Some(current.id());
+    pub(super) fn takes(&mut self, input: &Input, sessions: &Sessions) {
+        self.session = Some(sessions.id());
         match input {
             Input::Polled(events) => self.held += weight(events) as i128,
-            Input::Replied { session, lane, groups } if current == Session::Open(*session) => {
+            Input::Replied { session, lane, groups }
+                if sessions.current == Current::Open(*session) =>
+            {
                 match lane {
                     Lane::Fast => self.fast -= 1,
                     Lane::Slow => self.slow -= 1,
@@ -113,7 +117,7 @@ impl State {
         if self.watch.stopped {
             return Ok(());
         }
-        self.queue.check()?;
+        self.work.queue.check()?;
         self.check_keys()?;
         self.check_counts()?;
         for (name, partition) in &self.partitions {
@@ -124,18 +128,12 @@ impl State {
         self.check_barrier()
     }
 
-    /// Groups that wait for a lane, or for their time.
-    fn waiting(&self) -> impl Iterator<Item = &Group> {
-        let retries = self.retries.iter().map(|(_, group)| group);
-        self.to_read.iter().chain(&self.to_resolve).chain(retries)
-    }
-
     /// A key is busy exactly while it has a group, and never has two (INV-3).
     fn check_keys(&self) -> Result<(), String> {
-        let waiting = self.waiting().map(|group| &group.order);
+        let waiting = self.work.waiting().map(|group| &group.order);
         let mut groups: Vec<_> =
             waiting.chain(self.watch.in_flight.iter().map(|sent| &sent.order)).collect();
-        let mut busy: Vec<_> = self.queue.busy().collect();
+        let mut busy: Vec<_> = self.work.queue.busy().collect();
         groups.sort();
         busy.sort();
         require(groups == busy, || format!("groups of {groups:?}, busy are {busy:?}"))
@@ -144,16 +142,16 @@ impl State {
     /// Requests and weight add up (INV-11).
     fn check_counts(&self) -> Result<(), String> {
         let Watch { in_flight, fast, slow, held, .. } = &self.watch;
-        require((self.fast_in_flight, self.slow_in_flight) == (*fast, *slow), || {
-            let counted = (self.fast_in_flight, self.slow_in_flight);
+        require((self.work.fast_in_flight, self.work.slow_in_flight) == (*fast, *slow), || {
+            let counted = (self.work.fast_in_flight, self.work.slow_in_flight);
             format!("{counted:?} requests are counted, {:?} are in flight", (fast, slow))
         })?;
         let sent: usize = in_flight.iter().map(|sent| sent.weight).sum();
-        require(self.weight_in_flight == sent, || {
-            format!("weight in flight {}, sent {sent}", self.weight_in_flight)
+        require(self.work.weight_in_flight == sent, || {
+            format!("weight in flight {}, sent {sent}", self.work.weight_in_flight)
         })?;
-        let queued = weight(self.queue.waiting().map(|(_, event)| event));
-        let waiting: usize = self.waiting().map(Group::weight).sum();
+        let queued = weight(self.work.queue.waiting().map(|(_, event)| event));
+        let waiting: usize = self.work.waiting().map(Group::weight).sum();
         let all = queued + waiting + sent;
         require(*held == all as i128, || {
             format!("weight {held} is held, and {queued} queued, {waiting} waiting, {sent} sent")
@@ -177,8 +175,10 @@ impl State {
         require(origin.is_some_and(|origin| origin.generation == generation), || {
             format!("{name} is read under another generation than {generation:?}")
         })?;
-        let queued = self.queue.waiting().filter(|(origin, _)| origin.partition == *name).count();
+        let queued =
+            self.work.queue.waiting().filter(|(origin, _)| origin.partition == *name).count();
         let waiting: usize = self
+            .work
             .waiting()
             .filter(|group| group.origin.partition == *name)
             .map(|group| group.events.len())
@@ -196,8 +196,8 @@ impl State {
 
     /// What waits belongs to a reading in progress, and nothing is in progress without a session.
     fn check_waiting(&self) -> Result<(), String> {
-        let groups = self.waiting().map(|group| &group.origin);
-        for origin in groups.chain(self.queue.waiting().map(|(origin, _)| origin)) {
+        let groups = self.work.waiting().map(|group| &group.origin);
+        for origin in groups.chain(self.work.queue.waiting().map(|(origin, _)| origin)) {
             let reading = self.partitions.get(&origin.partition).is_some_and(|partition| {
                 partition.phase == Phase::Reading && partition.generation == origin.generation
             });
@@ -207,11 +207,11 @@ impl State {
             !matches!(partition.phase, Phase::Reading | Phase::Taking | Phase::Revoking { .. })
         });
         require(
-            self.open_session().is_some() || (idle && self.watch.in_flight.is_empty()),
+            self.sessions.open().is_some() || (idle && self.watch.in_flight.is_empty()),
             || "work without a session".to_owned(),
         )?;
         let known = |name: &TopicPartition| self.partitions.contains_key(name);
-        require(self.failing.values().all(|(name, _)| known(name)), || {
+        require(self.patience.partitions().all(known), || {
             "a key that fails in a partition that was given up".to_owned()
         })?;
         let awaited = self.released.keys().all(|ticket| {
@@ -223,9 +223,9 @@ impl State {
 
     /// A barrier tells of nothing that is unfinished (INV-1).
     fn check_barrier(&self) -> Result<(), String> {
-        let Some(advancing) = &self.advancing else { return Ok(()) };
-        require(self.open_session().is_some(), || "a barrier without a session".to_owned())?;
-        for (name, generation, _, next) in &advancing.sent {
+        let Some(sent) = self.barrier.entries() else { return Ok(()) };
+        require(self.sessions.open().is_some(), || "a barrier without a session".to_owned())?;
+        for barrier::Sent { partition: name, generation, next, .. } in sent {
             let partition = self.partitions.get(name).filter(|p| p.generation == *generation);
             require(partition.is_none_or(|p| *next <= p.frontier.next()), || {
                 format!("the barrier tells {next:?} of {name}")

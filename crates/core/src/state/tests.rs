@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::backoff::Backoff;
-use crate::event::{AggregateKey, Change, Content, Envelope, Json, Poison, Write};
+use crate::event::{AggregateKey, Change, Content, Envelope, Json, Poison, RouteId, Write};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
 use crate::input::{Claim, TakeReply};
 use crate::record::{OwnerEpoch, Record, TimestampType};

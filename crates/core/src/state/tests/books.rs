@@ -1,6 +1,7 @@
 //! [`State::check`] notices what it is there to notice.
 
 use super::*;
+use crate::state::sessions::Current;
 
 /// Something that must never be, and how to bring it about.
 type Corruption = (&'static str, fn(&mut State));
@@ -19,13 +20,13 @@ fn busy_reader() -> Reader {
 #[test]
 fn books_that_do_not_add_up_are_noticed() {
     let corruptions: [Corruption; 9] = [
-        ("a key without its group", |state| drop(state.retries.pop())),
+        ("a key without its group", |state| drop(state.work.retries.pop())),
         ("a busy key that may go", |state| {
-            let (_, group) = &state.retries[0];
-            state.queue.release(&group.order.clone());
+            let (_, group) = &state.work.retries[0];
+            state.work.queue.release(&group.order.clone());
         }),
-        ("weight in flight", |state| state.weight_in_flight += 1),
-        ("requests", |state| state.fast_in_flight += 1),
+        ("weight in flight", |state| state.work.weight_in_flight += 1),
+        ("requests", |state| state.work.fast_in_flight += 1),
         ("groups in flight", |state| first(state).in_flight += 1),
         ("a record that nobody works on", |state| {
             assert!(first(state).frontier.deliver(Offset(9)));
@@ -33,10 +34,15 @@ fn books_that_do_not_add_up_are_noticed() {
         ("work of a former reading", |state| first(state).generation = Generation(99)),
         ("a barrier beyond what is finished", |state| {
             let (name, partition) = state.partitions.first_key_value().unwrap();
-            let sent = vec![(name.clone(), partition.generation, StreamId(1), NextOffset(7))];
-            state.advancing = Some(Advancing { sent });
+            let sent = Sent {
+                partition: name.clone(),
+                generation: partition.generation,
+                stream: StreamId(1),
+                next: NextOffset(7),
+            };
+            state.barrier.send(Duration::ZERO, vec![sent]);
         }),
-        ("work without a session", |state| state.session = Session::Opening(SessionId(1))),
+        ("work without a session", |state| state.sessions.current = Current::Opening(SessionId(1))),
     ];
     for (what, corrupt) in corruptions {
         let mut reader = busy_reader();
