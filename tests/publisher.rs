@@ -1,8 +1,6 @@
 //! Letters of a real table: whose they are, in which order they come, and when they are done.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it cannot go on")]
 
-mod support;
-
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
@@ -18,7 +16,7 @@ use pgsluice_core::input::TakeReply;
 use pgsluice_core::position::KafkaPosition;
 use pgsluice_core::record::{Generation, Header, Offset, RecordId, SessionId, TopicPartition};
 
-use support::postgres::{Database, Postgres};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 const PORTION: Portion = Portion { letters_per_stream: 100, bytes: 1_000_000 };
 

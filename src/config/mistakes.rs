@@ -215,6 +215,23 @@ fn each_setting_that_cannot_be_meant_has_its_sentence() {
             "[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }\ncolumns = ['a']",
             "FILE:11: route[0].upsert.columns: expected { column = \"source\" } or \"auto\"",
         ),
+        ("[[route]]\nname = ''\nskip = true", "FILE:8: route[0].name: must not be empty; leave it"),
+        (
+            "[[route]]\nname = \"a\\u0007\"\nskip = true",
+            "FILE:8: route[0].name: holds a control character",
+        ),
+        (
+            &format!("[[route]]\nname = '{long}'\nskip = true"),
+            "FILE:8: route[0].name: is 250 bytes long, at most 63 are possible",
+        ),
+        (
+            "[[route]]\nname = 'route[3]'\nskip = true",
+            "FILE:8: route[0].name: is how rows written before routes had names call a route",
+        ),
+        (
+            "[[route]]\nname = 'a'\nskip = true\n[[route]]\nskip = true\nname = 'a'",
+            "FILE:12: route[1].name: is the name of route[0] already",
+        ),
         (
             "[[route]]\ntopic = '^orders-.*'\nskip = true",
             "FILE:8: route[0].topic: \"^orders-.*\" is no topic name; a \"^pattern\" stands in",

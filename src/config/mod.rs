@@ -37,6 +37,7 @@ pub use section::postgres::{
 };
 pub use section::retry::RetryConfig;
 pub use section::route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
+pub use section::route_name::DEFAULT_ROUTE;
 pub use section::shutdown::ShutdownConfig;
 
 /// The whole configuration, checked and resolved.

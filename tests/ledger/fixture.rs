@@ -27,7 +27,7 @@ use pgsluice_core::record::{
 };
 use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
-use crate::support::postgres::{Database, Postgres};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 /// The epoch under which the test owns its streams.
 pub(crate) const EPOCH: OwnerEpoch = OwnerEpoch(7);
@@ -48,7 +48,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// A database with the streams 1 and 2, both ours, and one route for each action.
+    /// A database with the streams 1 and 2, both ours, and one route for each action: `views-0`, ….
     pub(crate) fn new(name: &str, actions: Vec<CompiledAction>) -> Self {
         Self::with_gaps(name, GapPolicy::Apply, actions)
     }
@@ -66,7 +66,11 @@ impl Fixture {
         let routes = actions
             .into_iter()
             .zip(0..)
-            .map(|(action, id)| CompiledRoute { id: RouteId(id), action })
+            .map(|(action, id)| CompiledRoute {
+                id: RouteId(id),
+                name: format!("views-{id}").into(),
+                action,
+            })
             .collect();
         let context = ApplyContext {
             plan: Plan { routes },

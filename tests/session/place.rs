@@ -17,7 +17,7 @@ use pgsluice_core::input::{Claim, TakeReply};
 use pgsluice_core::position::{Committed, KafkaPosition};
 use pgsluice_core::record::{Anchor, Generation, NextOffset, Offset, SessionId, TopicPartition};
 
-use crate::support::postgres::{Database, Postgres};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 /// Long enough for a busy machine; nothing here should take more than a moment.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,19 +4,20 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`record`], [`event`], [`group`], [`verdict`], [`letter`], [`fault`] | the nouns that every stage shares |
+//! | [`record`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
 //! | [`input`] | what can happen, and what may be asked for |
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
+pub mod course;
 pub mod event;
 pub mod fault;
 pub mod frontier;
 pub mod group;
+mod guard;
 pub mod input;
-pub mod letter;
 mod partition;
 pub mod position;
 pub mod queue;

@@ -13,4 +13,5 @@ pub(super) mod notification;
 pub(super) mod postgres;
 pub(super) mod retry;
 pub(super) mod route;
+pub(super) mod route_name;
 pub(super) mod shutdown;

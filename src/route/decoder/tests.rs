@@ -54,7 +54,10 @@ fn plan(config: &Config) -> Plan {
         .collect();
     actions.push(CompiledAction::Document { merge: config.decode.format == Format::Envelope });
     let routes = actions.into_iter().enumerate();
-    let compiled = |(id, action)| CompiledRoute { id: RouteId(u16::try_from(id).unwrap()), action };
+    let compiled = |(id, action)| {
+        let id = RouteId(u16::try_from(id).unwrap());
+        CompiledRoute { id, name: format!("route {}", id.0).into(), action }
+    };
     Plan { routes: routes.map(compiled).collect() }
 }
 
