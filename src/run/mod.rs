@@ -252,10 +252,7 @@ impl Pipeline {
                 self.telemetry.drained();
                 self.end(ExitReason::Clean);
             }
-            Action::Stop(fault) => {
-                tracing::error!(event = "corruption", error = %fault, "the database reports damage");
-                self.end(ExitReason::Corruption);
-            }
+            Action::Stop(fault) => self.stop(&fault),
             Action::Freed(weight) => self.budget.free(weight),
             Action::Report(report) => self.on_report(&report),
         }

@@ -218,8 +218,8 @@ fn a_route_inserted_above_does_not_change_what_letters_brakes_and_acceptances_me
     fixture.context.plan.routes[1].id = RouteId(1);
 
     // THEN its letters count for it still, and not for the one that has its place now
-    assert_eq!(fixture.slow(bad_of(0, 2, 1)), done(&DEAD_LETTERED));
-    assert_eq!(fixture.slow(bad_of(0, 2, 2)), done(&DEAD_LETTERED));
+    assert_eq!(fixture.slow(bad_of(0, 2, 11)), done(&DEAD_LETTERED));
+    assert_eq!(fixture.slow(bad_of(0, 2, 12)), done(&DEAD_LETTERED));
     let why = halted(&fixture.slow(bad_of(1, 1, 3)), Reason::DeadLetterFlood, 3);
     assert_eq!(why, format!("route views-0: {TOLD}"));
     assert_eq!(fixture.line("select route, \"offset\" from pgsluice.brake"), "views-0|3");

@@ -112,6 +112,23 @@ impl Frontier {
 }
 
 #[cfg(test)]
+impl Frontier {
+    /// Says what is inconsistent in itself, if something is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let unfinished = self.entries.iter().filter(|entry| entry.finished.is_none()).count();
+        let ascending = self.entries.iter().is_sorted_by(|a, b| a.offset < b.offset);
+        let first = self.entries.front();
+        let stops =
+            first.is_none_or(|entry| entry.finished.is_none() && entry.offset.0 >= self.next.0);
+        let anchored = self.anchor.is_none_or(|anchor| anchor.offset.next() <= self.next);
+        if unfinished == self.unfinished && ascending && stops && anchored {
+            return Ok(());
+        }
+        Err(format!("a frontier at {:?} that counts {}: {self:?}", self.next, self.unfinished))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 

@@ -21,6 +21,7 @@ pub mod input;
 mod partition;
 pub mod position;
 pub mod queue;
+pub mod random;
 pub mod record;
 #[cfg(test)]
 mod simulation;

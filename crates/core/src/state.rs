@@ -23,12 +23,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-
 use crate::event::{Event, RouteId};
+use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupKind, GroupReply, OrderingKey, Origin};
 use crate::guard::guard;
+use crate::random::Random;
 use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
 use crate::verdict::{Reason, Verdict};
 
@@ -36,6 +35,8 @@ use crate::input::{Action, Input, Lane, MirrorPosition, Report, RevokeTicket};
 use crate::partition::{Partition, Phase};
 use crate::queue::Queue;
 
+#[cfg(test)]
+mod check;
 mod config;
 mod drain;
 mod failure;
@@ -74,7 +75,7 @@ struct Advancing {
 #[derive(Debug)]
 pub struct State {
     config: StateConfig,
-    random: SmallRng,
+    random: Random,
     now: Duration,
     session: Session,
     failed_opens: u32,
@@ -102,6 +103,8 @@ pub struct State {
     /// Durable positions of partitions given up, until their ticket is answered.
     released: BTreeMap<RevokeTicket, Vec<MirrorPosition>>,
     out: Vec<Action>,
+    #[cfg(test)]
+    watch: check::Watch,
 }
 
 impl State {
@@ -111,7 +114,7 @@ impl State {
         let first = SessionId(1);
         Self {
             config,
-            random: SmallRng::seed_from_u64(seed),
+            random: Random::seeded(seed),
             now: Duration::ZERO,
             session: Session::Opening(first),
             failed_opens: 0,
@@ -132,12 +135,16 @@ impl State {
             drain: Drain::No,
             released: BTreeMap::new(),
             out: vec![Action::OpenSession { session: first, after: Duration::ZERO }],
+            #[cfg(test)]
+            watch: check::Watch::default(),
         }
     }
 
     /// Takes one input and returns what to do, in order.
     pub fn on(&mut self, now: Duration, input: Input) -> Vec<Action> {
         debug_assert!(now >= self.now, "time never goes back");
+        #[cfg(test)]
+        self.watch.takes(&input, self.session);
         self.now = self.now.max(now);
         match input {
             Input::Assigned(partitions) => self.on_assigned(partitions),
@@ -163,6 +170,8 @@ impl State {
             Input::Tick => {}
         }
         self.schedule();
+        #[cfg(test)]
+        self.watch.gives(&self.out);
         std::mem::take(&mut self.out)
     }
 
@@ -309,9 +318,15 @@ impl State {
         }
     }
 
-    /// Every event has its outcome.
+    /// Every event has its outcome. A lane that does not give one for each would let records pass
+    /// without an outcome: the process ends instead (INV-5).
     fn finish(&mut self, group: Group, verdicts: &[Verdict], gap: i64) {
-        debug_assert_eq!(verdicts.len(), group.events.len(), "one verdict an event (INV-5)");
+        if verdicts.len() != group.events.len() {
+            self.discard(group);
+            let fault = Fault::new(FaultKind::Bug("a lane did not give one verdict per event"));
+            self.out.push(Action::Stop(fault));
+            return;
+        }
         if !self.failing.is_empty() {
             self.failing.remove(&group.order);
         }

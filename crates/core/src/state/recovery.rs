@@ -118,7 +118,8 @@ impl State {
             self.drop_work(name);
             let Some(partition) = self.partitions.get_mut(name) else { continue };
             if lost || partition.owned().is_none() {
-                self.remove(name);
+                let removed = self.remove(name);
+                self.forget_revocation(removed.as_ref());
             } else {
                 partition.phase = Phase::Revoking { ticket, deadline };
             }
@@ -163,6 +164,14 @@ impl State {
         if !waits {
             let commits = self.released.remove(&ticket).unwrap_or_default();
             self.out.push(Action::Released(ticket, commits));
+        }
+    }
+
+    /// A partition that was being taken away was lost or came back before it was given up: the group
+    /// continued without our answer, and nobody waits for it.
+    pub(super) fn forget_revocation(&mut self, partition: Option<&Partition>) {
+        if let Some(Phase::Revoking { ticket, .. }) = partition.map(|partition| partition.phase) {
+            self.released.remove(&ticket);
         }
     }
 

@@ -16,7 +16,8 @@ impl State {
         for partition in partitions {
             let generation = self.next_generation();
             self.drop_work(&partition);
-            self.partitions.insert(partition, Partition::new(generation));
+            let before = self.partitions.insert(partition, Partition::new(generation));
+            self.forget_revocation(before.as_ref());
         }
     }
 
