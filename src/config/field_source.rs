@@ -4,7 +4,7 @@
 use config::Value;
 
 use super::load::near::suggestion;
-use super::load::section::texts;
+use super::load::reader::texts;
 use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldSpec};
 
 /// Where a field comes from: the first source that the record has; empty means never.

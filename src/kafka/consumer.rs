@@ -40,10 +40,10 @@ use self::member::{Callbacks, Release};
 pub(crate) use self::member::{Member, release};
 pub(crate) use self::record::Copied;
 use crate::config::Config;
-use crate::kafka::faults::PollFault;
 use crate::kafka::settings;
 use pgsluice_core::decode::{Decode, Missing};
 use pgsluice_core::event::Event;
+use pgsluice_core::fault::PollFault;
 use pgsluice_core::input::{MirrorPosition, RevokeTicket};
 use pgsluice_core::record::{Anchor, Generation, NextOffset, TopicPartition};
 

@@ -7,7 +7,7 @@ use crate::route::fold::Folded;
 use crate::sql::binder::{Declared, Slot, Source};
 use crate::sql::parameter::{Cell, Parameter};
 use crate::store::notification;
-use crate::store::stream::SinkId;
+use crate::store::sink::SinkId;
 use pgsluice_core::event::{AggregateKey, Event};
 use pgsluice_core::record::{RecordId, StreamId};
 

@@ -82,11 +82,11 @@ fn config(brokers: &str) -> Config {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pgsluice.toml");
     std::fs::write(&file, toml).unwrap();
-    crate::config::load(Some(&file), std::iter::empty()).unwrap()
+    crate::config::load(Some(&file), std::iter::empty(), &crate::config::AnyProperty).unwrap()
 }
 
 /// Publishes until the whole table is published.
-fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Status {
+fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Publishing {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let count = letters.len();
     let table = Arc::new(Table { letters, ..Table::default() });

@@ -63,6 +63,7 @@ impl Pipeline {
             .map_err(|e| kafka(&e))?;
         let counting = Counting {
             desk: desk.subscribe(),
+            sink: config.kafka.group.clone(),
             telemetry: telemetry.clone(),
             publishes: publisher.is_some(),
         };

@@ -14,7 +14,7 @@ use crate::config::{LogConfig, LogFormat};
 
 use super::lossy::LossyWriter;
 
-/// Target of librdkafka's own lines, see [`crate::kafka::log`].
+/// Target of librdkafka's own lines, which the room `kafka` writes.
 const LIBRDKAFKA: &str = "librdkafka";
 /// Instead of a panic's message that was put together at run time.
 const LEFT_OUT: &str = "(left out)";

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgsluice::config::{self, Config};
+use pgsluice::kafka::Librdkafka;
 use pgsluice::lanes::context::ApplyContext;
 use pgsluice::lanes::fast::apply;
 use pgsluice::lanes::parked_count::ParkedCount;
@@ -12,6 +13,7 @@ use pgsluice::postgres::{Session, SessionEnd};
 use pgsluice::route::{CompiledAction, CompiledRoute, Plan};
 use pgsluice::sql::name::Schema;
 use pgsluice::store::migrate;
+use pgsluice::store::sink::find_or_create;
 use pgsluice::telemetry::Telemetry;
 use pgsluice_core::event::{
     AggregateKey, AggregateVersion, Change, Content, Envelope, Event, Json, Poison, RouteId, Value,
@@ -25,7 +27,7 @@ use pgsluice_core::record::{
 };
 use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
-use crate::support::postgres::{Database, Postgres};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 /// The epoch under which the test owns its streams.
 pub(crate) const EPOCH: OwnerEpoch = OwnerEpoch(7);
@@ -46,7 +48,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// A database with the streams 1 and 2, both ours, and one route for each action.
+    /// A database with the streams 1 and 2, both ours, and one route for each action: `views-0`, ….
     pub(crate) fn new(name: &str, actions: Vec<CompiledAction>) -> Self {
         Self::with_gaps(name, GapPolicy::Apply, actions)
     }
@@ -55,18 +57,24 @@ impl Fixture {
         let database = Postgres::shared().database(name);
         let config = configuration(&database);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (session, end) = runtime.block_on(async {
+        let (session, end, sink) = runtime.block_on(async {
             migrate::migrate(&config.postgres).await.unwrap();
-            Session::open(&config, SessionId(1), None).await.unwrap()
+            let (session, end) = Session::open(&config, SessionId(1)).await.unwrap();
+            let sink = find_or_create(&session, &config.kafka.group, None).await.unwrap();
+            (session, end, sink)
         });
         let routes = actions
             .into_iter()
             .zip(0..)
-            .map(|(action, id)| CompiledRoute { id: RouteId(id), action })
+            .map(|(action, id)| CompiledRoute {
+                id: RouteId(id),
+                name: format!("views-{id}").into(),
+                action,
+            })
             .collect();
         let context = ApplyContext {
             plan: Plan { routes },
-            sink: session.sink,
+            sink,
             statements: Statements::new(
                 Schema::new(&config.postgres.schema),
                 gaps == GapPolicy::Park,
@@ -85,7 +93,7 @@ impl Fixture {
             fixture.database.execute(&format!(
                 "insert into pgsluice.stream_t (sink, topic, partition, owner_epoch)
                  values ({}, 'topic', {partition}, {})",
-                fixture.session.sink.0, EPOCH.0
+                fixture.context.sink.0, EPOCH.0
             ));
         }
         fixture
@@ -169,7 +177,7 @@ fn configuration(database: &Database) -> Config {
         ("PGSLUICE__POSTGRES__LANES", "1".to_owned()),
     ];
     let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
-    config::load(None, variables).unwrap()
+    config::load(None, variables, &Librdkafka).unwrap()
 }
 
 pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document { merge: false };

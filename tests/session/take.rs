@@ -48,7 +48,10 @@ fn a_partition_whose_row_is_held_is_busy_and_does_not_hold_up_the_others() {
         generation: Generation(2),
         kafka: kafka.clone(),
     });
-    let taken = place.runtime.block_on(take(&session, "this test", requests.to_vec())).unwrap();
+    let taken = place
+        .runtime
+        .block_on(take(&session, place.sink(&session), "this test", requests.to_vec()))
+        .unwrap();
     assert_eq!(taken[0], (partition(0), Generation(2), TakeReply::Busy));
     let TakeReply::Claimed(free) = &taken[1].2 else { panic!("{:?}", taken[1]) };
     assert_eq!(free.next, NextOffset(7));

@@ -6,12 +6,12 @@ use pgsluice::store::backlog::{MOST, Waiting, count};
 use crate::place::Place;
 
 fn counted(place: &Place, session: &Session, shown: Option<Waiting>) -> Option<Waiting> {
-    place.runtime.block_on(count(session, shown)).ok()
+    place.runtime.block_on(count(session, &place.config.kafka.group, shown)).ok()
 }
 
 /// Writes so many parked aggregates, and letters of which every second one is published.
 fn write(place: &Place, session: &Session, aggregates: i64, letters: i64) {
-    let sink = session.sink.0;
+    let sink = place.sink(session).0;
     place.database.execute(&format!(
         r#"insert into pgsluice.aggregate_t
              (sink, aggregate_type, aggregate_id, stream, "offset", parked_at)
@@ -51,7 +51,7 @@ fn parked_aggregates_and_unpublished_letters_are_counted_for_the_sink_up_to_a_li
 #[test]
 fn numbers_that_were_read_are_not_told_before_a_durable_write_inv_14() {
     let place = Place::on(
-        crate::support::postgres::Postgres::shared(),
+        pgsluice_testkit::postgres::Postgres::shared(),
         "waiting_proof",
         &[("PGSLUICE__POSTGRES__SLOW_LOCK_TIMEOUT", "100ms")],
     );

@@ -3,12 +3,14 @@
 //! A fault carries codes and names only. Text from the server or the driver is never kept: its
 //! message and detail hold row values (INV-9).
 
+mod poll;
 mod sqlstate;
 
 use std::fmt;
 
 use crate::verdict::Reason;
 
+pub use poll::PollFault;
 pub use sqlstate::{CannotMove, FaultPolicy, Override};
 
 /// A five character SQLSTATE.
@@ -126,7 +128,7 @@ impl fmt::Display for TlsFault {
 pub struct Fault {
     /// What failed.
     pub kind: FaultKind,
-    /// The route concerned and, where we looked at the catalog ourselves, what its table lacks:
+    /// The route concerned, by its name and, where we looked at the catalog ourselves, what its table lacks:
     /// names only.
     pub route: Option<Box<str>>,
     /// Constraint named by the server.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::event::{AggregateKey, Change, Content, Event, RouteId};
+use crate::event::{AggregateKey, AggregateVersion, Change, Content, Event, RouteId};
 use crate::fault::Fault;
 use crate::record::{Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition};
-use crate::verdict::Reason;
+use crate::verdict::{Reason, Verdict};
 
 /// The reading of a partition that a group comes from, and the proof that it is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +130,34 @@ impl Group {
         }
     }
 
+    /// Versions missing between the events of the group, before each of them that follows another
+    /// one. What is missing before the first is not the group's to tell: it stands in the ledger.
+    /// Before the event after a delete nothing is missing.
+    pub fn gap_within(&self) -> i64 {
+        let (mut gap, mut stored, mut deleted) = (0_i64, None::<AggregateVersion>, false);
+        for event in &self.events {
+            let version = event.envelope.version;
+            if let (Some(version), Some(stored), false) = (version, stored, deleted) {
+                gap = gap.saturating_add((version.0 - stored.0 - 1).max(0));
+            }
+            stored = version.or(stored);
+            deleted = matches!(Self::change(event), Some(Change::Delete { .. }));
+        }
+        gap
+    }
+
+    /// The answer of a fast statement that succeeded. `gap` is what was missing before the first
+    /// event; `None` where the ledger did not move.
+    pub fn moved(&self, gap: Option<i64>) -> GroupReply {
+        match gap {
+            Some(gap) => GroupReply::Done {
+                verdicts: vec![Verdict::Applied; self.events.len()],
+                gap: gap.saturating_add(self.gap_within()),
+            },
+            None => GroupReply::Refused,
+        }
+    }
+
     /// What the group counts against `limits.in_flight_bytes`.
     pub fn weight(&self) -> usize {
         self.events.iter().map(|e| e.record.weight()).sum()
@@ -142,8 +170,9 @@ pub enum GroupReply {
     /// Every event has its outcome, in one committed transaction; one verdict an event, in order.
     Done {
         /// The verdicts.
-        verdicts: Vec<crate::verdict::Verdict>,
-        /// Versions missing before the group (`on_gap = "apply"`), 0 for none.
+        verdicts: Vec<Verdict>,
+        /// Versions missing before the events that were applied (`on_gap = "apply"`), all together;
+        /// 0 for none.
         gap: i64,
     },
     /// The ledger did not move: nothing was written, nothing raised. Decide on the row.
@@ -167,6 +196,15 @@ pub enum GroupReply {
     NotOwner,
 }
 
+impl GroupReply {
+    /// The answer of a fast statement that failed: nothing of it was written. Several `groups` that
+    /// shared it are tried alone, because alone each of them may fare differently; a session that
+    /// ended has no more to try.
+    pub fn unwritten(fault: &Fault, groups: usize, ends_session: bool) -> Self {
+        if groups > 1 && !ends_session { Self::Unsettled } else { Self::Failed(fault.clone()) }
+    }
+}
+
 /// Progress of one stream as the barrier writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -178,4 +216,83 @@ pub struct Progress {
     pub next: NextOffset,
     /// The last finished record.
     pub anchor: Option<crate::record::Anchor>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Envelope, Json, Write};
+    use crate::record::{Record, TimestampType};
+
+    fn event(offset: i64, version: Option<i64>, change: Change) -> Event {
+        Event {
+            record: Record {
+                partition: partition(),
+                offset: Offset(offset),
+                generation: Generation(1),
+                timestamp: None,
+                timestamp_type: TimestampType::NotAvailable,
+                key: None,
+                value: None,
+                headers: Vec::new(),
+            },
+            envelope: Envelope { version: version.map(AggregateVersion), ..Envelope::default() },
+            content: Content::Write(Write { route: RouteId(0), change }),
+        }
+    }
+
+    fn partition() -> TopicPartition {
+        TopicPartition { topic: "t".into(), partition: 0 }
+    }
+
+    fn group(versions: &[Option<i64>]) -> Group {
+        let document = || Change::Document(Json("{}".into()));
+        Group {
+            origin: Origin {
+                partition: partition(),
+                stream: StreamId(1),
+                epoch: OwnerEpoch(1),
+                generation: Generation(1),
+            },
+            order: OrderingKey::Alone(partition(), 0),
+            kind: GroupKind::Write(RouteId(0)),
+            events: (0..).zip(versions).map(|(n, v)| event(n, *v, document())).collect(),
+            failure: None,
+        }
+    }
+
+    fn applied(gap: i64, events: usize) -> GroupReply {
+        GroupReply::Done { verdicts: vec![Verdict::Applied; events], gap }
+    }
+
+    #[test]
+    fn the_gap_of_a_group_is_what_is_missing_before_each_of_its_events() {
+        assert_eq!(group(&[Some(5)]).moved(Some(0)), applied(0, 1));
+        assert_eq!(group(&[Some(5)]).moved(Some(3)), applied(3, 1), "before the first");
+        assert_eq!(group(&[Some(5), Some(6)]).moved(Some(0)), applied(0, 2));
+        assert_eq!(group(&[Some(5), Some(7), Some(10)]).moved(Some(1)), applied(4, 3));
+        assert_eq!(group(&[None, None]).moved(Some(0)), applied(0, 2));
+        assert_eq!(group(&[Some(5), None, Some(7)]).moved(Some(0)), applied(1, 3));
+    }
+
+    #[test]
+    fn nothing_is_missing_before_what_begins_a_deleted_aggregate_anew() {
+        let mut group = group(&[Some(5), Some(6), Some(9), Some(11)]);
+        let delete = Change::Delete { key: Box::default(), columns: Box::default() };
+        group.events[1] = event(1, Some(6), delete);
+        assert_eq!(group.moved(Some(0)), applied(1, 4));
+    }
+
+    #[test]
+    fn a_group_whose_ledger_row_did_not_move_is_refused() {
+        assert_eq!(group(&[Some(5), Some(7)]).moved(None), GroupReply::Refused);
+    }
+
+    #[test]
+    fn groups_that_failed_together_are_tried_alone_while_there_is_a_session() {
+        let fault = Fault::new(crate::fault::FaultKind::Connection);
+        assert_eq!(GroupReply::unwritten(&fault, 3, false), GroupReply::Unsettled);
+        assert_eq!(GroupReply::unwritten(&fault, 3, true), GroupReply::Failed(fault.clone()));
+        assert_eq!(GroupReply::unwritten(&fault, 1, false), GroupReply::Failed(fault));
+    }
 }

@@ -12,16 +12,18 @@
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
+pub mod course;
 pub mod decode;
 pub mod envelope;
 pub mod event;
 pub mod fault;
 pub mod frontier;
 pub mod group;
+mod guard;
 pub mod input;
-mod partition;
 pub mod position;
 pub mod queue;
+pub mod random;
 pub mod record;
 #[cfg(test)]
 mod simulation;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::event::{Change, Event};
 use crate::group::{Group, GroupKind, OrderingKey, Origin};
+use crate::guard::guard;
 use crate::record::TopicPartition;
 
 /// Events that wait for their turn. Bounded by the poll budget (`limits.in_flight_bytes`).
@@ -13,8 +14,6 @@ pub struct Queue {
     lines: HashMap<OrderingKey, Line>,
     /// Keys with waiting events and no group in flight, oldest first.
     ready: VecDeque<OrderingKey>,
-    #[cfg(test)]
-    busy_ignored: bool,
 }
 
 #[derive(Debug, Default)]
@@ -69,11 +68,6 @@ impl Queue {
             }
         }
         line.busy = true;
-        #[cfg(test)]
-        if self.busy_ignored {
-            line.busy = false;
-            line.list(order.clone(), &mut self.ready);
-        }
         let origin = Arc::unwrap_or_clone(first.origin);
         Some(Group { origin, order, kind: first.kind, events, failure: None })
     }
@@ -126,18 +120,45 @@ impl Queue {
         self.ready.clear();
         freed
     }
+}
 
-    /// Breaks INV-3 on purpose, so that the simulation can show that it would notice.
-    #[cfg(test)]
-    pub(crate) fn ignore_busy(&mut self) {
-        self.busy_ignored = true;
+#[cfg(test)]
+impl Queue {
+    /// Keys with a group on its way.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = &OrderingKey> {
+        self.lines.iter().filter(|(_, line)| line.busy).map(|(order, _)| order)
+    }
+
+    /// Events that wait, each with the reading it belongs to.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (&Origin, &Event)> {
+        let waiting = self.lines.values().flat_map(|line| &line.waiting);
+        waiting.map(|waiting| (&*waiting.origin, &waiting.event))
+    }
+
+    /// Says what is inconsistent in itself, if something is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (order, line) in &self.lines {
+            let listed = self.ready.iter().filter(|ready| *ready == order).count();
+            let may_go = !line.busy && !line.waiting.is_empty();
+            if (listed, line.listed) != (usize::from(may_go), may_go) {
+                return Err(format!("{order:?} stands {listed} times in the ready list: {line:?}"));
+            }
+            if !line.busy && line.waiting.is_empty() {
+                return Err(format!("{order:?} has a line and nothing in it"));
+            }
+        }
+        match self.ready.iter().find(|order| !self.lines.contains_key(order)) {
+            Some(order) => Err(format!("{order:?} is ready and has no line")),
+            None => Ok(()),
+        }
     }
 }
 
 impl Line {
     /// Puts the key into the ready list if its next group may go and it is not there yet.
     fn list(&mut self, order: OrderingKey, ready: &mut VecDeque<OrderingKey>) {
-        if !self.busy && !self.listed && !self.waiting.is_empty() {
+        let held = guard!(OneGroupPerKey, self.busy);
+        if !held && !self.listed && !self.waiting.is_empty() {
             self.listed = true;
             ready.push_back(order);
         }

@@ -2,7 +2,7 @@
 
 use crate::config::field_source::{FieldSource, FieldSources};
 use crate::config::format::{FORMATS, Format};
-use crate::config::load::section::{Section, texts};
+use crate::config::load::reader::{Section, texts};
 use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldKind, FieldSpec};
 
 /// How records are read: the format's own defaults with `[decode.fields]` on top.

@@ -1,12 +1,15 @@
 //! Routes as they are written: which events they match and what they do.
 
+use std::fmt;
+
 use config::{Value, ValueKind};
 
 use crate::config::field_source::FieldSources;
 use crate::config::format::Format;
-use crate::config::kafka::is_topic_name;
-use crate::config::load::section::Section;
-use crate::config::postgres::is_identifier;
+use crate::config::load::reader::Section;
+use crate::config::section::kafka::is_topic_name;
+use crate::config::section::postgres::is_identifier;
+use crate::config::section::route_name;
 
 /// What happens to an event that no route matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +25,10 @@ pub enum OnUnmatched {
 /// One route. Every condition given must match; an empty list matches everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteConfig {
+    /// Its name, given or made of what it does; no other route has it.
+    pub name: String,
+    /// The name was not given, and another order of the routes could give it to another one.
+    pub named_by_order: bool,
     /// Topics.
     pub topic: Vec<String>,
     /// Aggregate types.
@@ -109,6 +116,15 @@ impl TableName {
     }
 }
 
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema}.")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
 /// Splits one identifier off the front: up to the next dot, or a quoted one.
 fn identifier(text: &str) -> Option<(String, &str)> {
     let Some(mut rest) = text.strip_prefix('"') else {
@@ -140,12 +156,20 @@ pub(in crate::config) fn read_routes(
     sections: Vec<Section<'_>>,
     format: Format,
 ) -> Vec<RouteConfig> {
-    sections.into_iter().map(|section| RouteConfig::read(section, format)).collect()
+    let mut routes: Vec<RouteConfig> = Vec::new();
+    for section in sections {
+        let route = RouteConfig::read(section, format, &routes);
+        routes.push(route);
+    }
+    route_name::name_the_rest(&mut routes);
+    routes
 }
 
 impl RouteConfig {
-    fn read(mut section: Section<'_>, format: Format) -> Self {
+    fn read(mut section: Section<'_>, format: Format, earlier: &[Self]) -> Self {
         let route = Self {
+            name: read_name(&mut section, earlier),
+            named_by_order: false,
             topic: section.list("topic"),
             aggregate_type: section.list("aggregate_type"),
             event_type: section.list("event_type"),
@@ -169,6 +193,19 @@ impl RouteConfig {
         section.finish();
         route
     }
+}
+
+/// The name as given; empty where there is none.
+fn read_name(section: &mut Section<'_>, earlier: &[RouteConfig]) -> String {
+    let Some(name) = section.optional_text("name") else { return String::new() };
+    if let Some(message) = route_name::refused(&name) {
+        section.problem("name", message);
+        return String::new();
+    }
+    if let Some(position) = earlier.iter().position(|route| route.name == name) {
+        section.problem("name", format!("is the name of route[{position}] already"));
+    }
+    name
 }
 
 fn read_action(section: &mut Section<'_>, format: Format) -> RouteAction {
