@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{AggregateKey, Change, Content, Event, RouteId};
+use crate::event::{AggregateKey, Content, Event, RouteId};
 use crate::fault::Fault;
 use crate::record::{Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition};
 use crate::verdict::Reason;
@@ -120,14 +120,6 @@ impl Group {
     /// The last event.
     pub fn last(&self) -> &Event {
         &self.events[self.events.len() - 1]
-    }
-
-    /// The change of an event of a write group.
-    pub fn change(event: &Event) -> Option<&Change> {
-        match &event.content {
-            Content::Write(write) => Some(&write.change),
-            Content::Skip(_) | Content::Poison(_) | Content::Halt(_) => None,
-        }
     }
 
     /// What the group counts against `limits.in_flight_bytes`.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::store::letter::Disposition;
 use pgsluice_core::event::{Content, Event};
 use pgsluice_core::fault::Fault;
-use pgsluice_core::group::{Group, GroupReply};
+use pgsluice_core::group::GroupReply;
 use pgsluice_core::record::{Offset, RecordId, StreamId};
 use pgsluice_core::verdict::{Candidate, GapPolicy, Judgement, LedgerRow, Reason, Verdict, judge};
 
@@ -110,9 +110,7 @@ impl Course {
 
     /// The event of the last [`Step::Apply`] took effect.
     pub(super) fn applied(&mut self, event: &Event, gap: i64) {
-        let deletes =
-            matches!(Group::change(event), Some(pgsluice_core::event::Change::Delete { .. }));
-        let row = LedgerRow::applied(self.row.as_ref(), &self.candidate(event), deletes);
+        let row = LedgerRow::applied(self.row.as_ref(), &self.candidate(event), event.deletes());
         self.before_letters = Some(row.position);
         self.row = Some(row);
         self.gap = self.gap.saturating_add(gap);

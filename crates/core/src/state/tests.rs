@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::backoff::Backoff;
-use crate::event::{AggregateKey, Change, Content, Envelope, Json, Poison, Write};
+use crate::event::{AggregateKey, Content, Envelope, Json, LedgerEffect, Poison, Write};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
 use crate::input::{Claim, TakeReply};
 use crate::record::{OwnerEpoch, Record, TimestampType};
@@ -111,8 +111,9 @@ impl Reader {
 
     /// A write of an aggregate is read.
     fn read(&mut self, aggregate: &str, offset: i64) {
-        let change = Change::Document(Json("{}".into()));
-        self.read_as(aggregate, offset, Content::Write(Write { route: RouteId(0), change }));
+        let ledger = LedgerEffect::Set(Json("{}".into()));
+        let write = Write { route: RouteId(0), ledger, rows: Vec::new() };
+        self.read_as(aggregate, offset, Content::Write(write));
     }
 
     fn read_as(&mut self, aggregate: &str, offset: i64, content: Content) {
