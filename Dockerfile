@@ -1,10 +1,10 @@
 # pgsluice as a container: docker build -t pgsluice .
 #
-# The image holds Debian's slim base, OpenSSL, zlib, certificates of authorities and one program. It
-# runs as user 65532, needs no writable file system and no capability:
+# The image holds Debian's slim base, OpenSSL, zlib, CA certificates and one program. It runs as user
+# 65532 and needs no writable file system and no capability:
 # docker run --read-only --cap-drop ALL pgsluice
 #
-# PROFILE=dev builds faster, for trying a change; deploy only what PROFILE=release built.
+# PROFILE=dev builds faster, for trying out a change. Deploy only images built with PROFILE=release.
 
 FROM docker.io/library/rust:1.95-bookworm AS build
 ARG PROFILE=release
@@ -12,8 +12,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libssl-dev zlib1g-dev pkg-config g++ make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-# First the dependencies alone, in a layer that changes only when Cargo.lock or Cargo.toml does:
-# librdkafka is most of the time that a build takes.
+# Build the dependencies first, in a layer that changes only with Cargo.lock or Cargo.toml:
+# librdkafka takes most of the build time.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src bench \
     && echo 'fn main() {}' >src/main.rs \
@@ -25,7 +25,7 @@ COPY bench/throughput.rs bench/throughput.rs
 COPY config config
 COPY migrations migrations
 COPY src src
-# Cargo compares times, and the copied files may be older than what was built above.
+# Cargo compares modification times, and the copied files may be older than what was built above.
 RUN touch src/lib.rs src/main.rs \
     && cargo build --locked --profile "$PROFILE" --bin pgsluice \
     && mkdir -p /out \
@@ -40,9 +40,9 @@ RUN apt-get update \
     && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /nonexistent \
         --shell /usr/sbin/nologin pgsluice
 COPY --from=build /out/pgsluice /usr/local/bin/pgsluice
-# By number, so that Kubernetes can see that it is not root.
+# By number, so that Kubernetes can verify that it is not root.
 USER 65532:65532
-# From outside the container the loopback address cannot be reached.
+# The loopback address cannot be reached from outside the container.
 ENV PGSLUICE__ADMIN__LISTEN=0.0.0.0:9187
 EXPOSE 9187
 STOPSIGNAL SIGTERM

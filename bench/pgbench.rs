@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use crate::support::postgres::{Postgres, binary};
-use crate::support::process::scratch;
 use crate::usage::Usage;
 use crate::{Sizes, VALUE_BYTES};
+use pgsluice_testkit::postgres::{Postgres, binary};
+use pgsluice_testkit::process::scratch;
 
 const CLIENTS: u32 = 16;
 const SECONDS: u32 = 8;

@@ -15,19 +15,17 @@
     reason = "statistics"
 )]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 mod pgbench;
 mod usage;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use support::complaints::Expected;
-use support::daemon::Daemon;
-use support::kafka::{self, Outgoing, Producer};
-use support::postgres::{Database, Postgres};
+use pgsluice_testkit::complaints::Expected;
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Outgoing, Producer};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 use crate::usage::Usage;
 
@@ -68,21 +66,43 @@ fn main() {
     let topic = kafka::topic("bench", PARTITIONS);
     produce(&topic, &sizes);
 
-    let formats = ["plain", "envelope"];
-    let mut daemon_rounds: Vec<Vec<Round>> = formats.iter().map(|_| Vec::new()).collect();
+    let subjects = subjects();
+    let mut daemon_rounds: Vec<Vec<Round>> = subjects.iter().map(|_| Vec::new()).collect();
     let mut pgbench_rounds = Vec::new();
     for number in 1..=rounds {
         println!("round {number}");
         let pgbench = pgbench::run(&server, &sizes);
-        println!("  pgbench   {pgbench}");
+        println!("  {:<17} {pgbench}", "pgbench");
         pgbench_rounds.push(pgbench);
-        for (format, results) in formats.iter().zip(&mut daemon_rounds) {
-            let round = run_daemon(&server, &topic, format, &sizes);
-            println!("  {format:<9} {round}");
+        for (subject, results) in subjects.iter().zip(&mut daemon_rounds) {
+            let round = run_daemon(&server, &topic, subject, &sizes);
+            println!("  {:<17} {round}", subject.name);
             results.push(round);
         }
     }
-    report(&formats, &daemon_rounds, &pgbench_rounds);
+    report(&subjects, &daemon_rounds, &pgbench_rounds);
+}
+
+/// A build of the daemon with a format to read.
+struct Subject {
+    name: String,
+    binary: PathBuf,
+    format: &'static str,
+}
+
+/// Both formats of this build and, where `BENCH_AGAINST` names another binary, of that one beside
+/// it in every round.
+fn subjects() -> Vec<Subject> {
+    let other = std::env::var_os("BENCH_AGAINST").map(PathBuf::from);
+    let mut subjects = Vec::new();
+    for format in ["plain", "envelope"] {
+        let subject = |name, binary| Subject { name, binary, format };
+        subjects.push(subject(format.to_owned(), pgsluice_testkit::process::daemon()));
+        if let Some(other) = &other {
+            subjects.push(subject(format!("{format}, other"), other.clone()));
+        }
+    }
+    subjects
 }
 
 impl std::fmt::Display for Round {
@@ -126,16 +146,17 @@ fn event(number: usize, aggregates: usize) -> Outgoing {
 }
 
 /// Lets a fresh daemon with a fresh database finish the whole topic.
-fn run_daemon(server: &Postgres, topic: &str, format: &str, sizes: &Sizes) -> Round {
+fn run_daemon(server: &Postgres, topic: &str, subject: &Subject, sizes: &Sizes) -> Round {
     let database = server.database("bench");
     let config = format!(
         "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\ntopics = [\"{topic}\"]\n\
-         [decode]\nformat = \"{format}\"\n[postgres]\nurl = \"{}\"\n",
+         [decode]\nformat = \"{}\"\n[postgres]\nurl = \"{}\"\n",
         kafka::brokers(),
         database.name,
+        subject.format,
         database.url()
     );
-    let daemon = Daemon::start(Some(&config), &[], &Expected::default());
+    let daemon = Daemon::start_binary(&subject.binary, Some(&config), &[], &Expected::default());
     // The clock starts with the first durable progress, so that neither the start of the process
     // nor joining the group counts.
     let mut progress = Progress::new(&database);
@@ -206,14 +227,14 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
-fn report(formats: &[&str], daemons: &[Vec<Round>], pgbench: &[pgbench::Round]) {
+fn report(subjects: &[Subject], daemons: &[Vec<Round>], pgbench: &[pgbench::Round]) {
     let base = median(pgbench.iter().map(|round| round.transactions_per_second));
     println!("\nmedians");
     println!(
-        "  pgbench   {base:>8.0} transactions/s                            PostgreSQL {:>6.1} µs/transaction",
+        "  pgbench           {base:>8.0} transactions/s                            PostgreSQL {:>6.1} µs/transaction",
         median(pgbench.iter().map(|round| round.postgres_micros))
     );
-    for (format, rounds) in formats.iter().zip(daemons) {
+    for (subject, rounds) in subjects.iter().zip(daemons) {
         let of = |field: fn(&Round) -> f64| median(rounds.iter().map(field));
         let middle = Round {
             events_per_second: of(|round| round.events_per_second),
@@ -222,7 +243,8 @@ fn report(formats: &[&str], daemons: &[Vec<Round>], pgbench: &[pgbench::Round]) 
             peak_rss_mib: rounds.iter().map(|round| round.peak_rss_mib).fold(0.0, f64::max),
         };
         println!(
-            "  {format:<9} {middle}   ratio to pgbench {:.2}",
+            "  {:<17} {middle}   ratio to pgbench {:.2}",
+            subject.name,
             middle.events_per_second / base
         );
     }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The demo: events go into Kafka, pgsluice writes them to PostgreSQL, and the terminal shows what
-# became of each. Everything is thrown away at the end, on Ctrl-C too.
+# The demo: a producer writes events to Kafka, pgsluice moves them into PostgreSQL, and the terminal
+# shows the outcome of each. Everything is deleted at the end, also after Ctrl-C.
 #
-#   make demo               an embedded broker, nothing to download
-#   make demo KAFKA=real    Apache Kafka, fetched from Maven Central once
-#   KEEP=1 make demo        stays up at the end, to look around, until Ctrl-C
+#   make demo               with an embedded broker, nothing to download
+#   make demo KAFKA=real    with Apache Kafka, downloaded once from Maven Central
+#   KEEP=1 make demo        keeps running at the end, so that you can look around, until Ctrl-C
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,7 +16,7 @@ kafka=${KAFKA:-embedded}
 case $kafka in
 embedded | real) ;;
 *)
-    echo "KAFKA=$kafka is unknown: embedded or real" >&2
+    echo "unknown KAFKA=$kafka; use embedded or real" >&2
     exit 2
     ;;
 esac
@@ -26,7 +26,7 @@ if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; fi
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 say() { printf '  %s\n' "$*"; }
 
-# --- what is started ends with this script ----------------------------------------------------------
+# --- everything started here ends with this script -------------------------------------------------
 
 # shellcheck source=../scripts/children.sh
 source scripts/children.sh
@@ -41,11 +41,11 @@ trap 'exit 143' TERM
 
 # --- the parts -----------------------------------------------------------------------------------
 
-title "Building pgsluice; the first time librdkafka and all other dependencies, which takes minutes"
+title "Building pgsluice; the first build compiles librdkafka and takes several minutes"
 cargo build
 pgsluice=${CARGO_TARGET_DIR:-$root/target}/debug/pgsluice
 
-title "Starting a throw-away PostgreSQL and a broker ($kafka)"
+title "Starting a temporary PostgreSQL and a broker ($kafka)"
 start postgres scripts/postgres/run.sh "$work/postgres" fsync=off
 if [ "$kafka" = real ]; then
     scripts/kafka/fetch.sh >/dev/null
@@ -65,10 +65,10 @@ until_ok "PostgreSQL answers" 30 postgres sql -c 'select 1'
 say "brokers  $brokers"
 say "database $url"
 
-title "Running pgsluice with config/demo.toml; its tables are demo/schema.sql"
+title "Running pgsluice with config/demo.toml; demo/schema.sql creates its tables"
 sql -f demo/schema.sql
 grep -Ev '^ *(#|$)' config/demo.toml | sed "s/.*/  $dim&$plain/"
-# At a pace that can be watched. The producer creates the topics, so it goes first.
+# Slow enough to watch. The producer creates the topics, so it starts first.
 start produce "$pgsluice" demo produce --brokers "$brokers" --pace 40ms
 producer=${children[-1]}
 until_ok "the first event is sent" 30 produce test -s "$work/produce.log"
@@ -81,7 +81,7 @@ admin=http://127.0.0.1:$admin_port
 
 # --- live progress -------------------------------------------------------------------------------
 
-# Records by outcome, from the daemon's own metrics: "total 13  APPLIED 12  STALE 1".
+# Records by outcome, from the daemon's own metrics: "finished 13   APPLIED 12  STALE 1".
 by_verdict() {
     { curl -fsS "$admin/metrics" 2>/dev/null || true; } | awk '
         /^pgsluice_records_total/ {
@@ -94,13 +94,13 @@ by_verdict() {
             for (i = 1; i <= n; i++) if (count[order[i]]) printf "  %s %d", order[i], count[order[i]]
         }'
 }
-title "Events on their way"
+title "Moving events"
 last=
 deadline=$((SECONDS + 90))
 while true; do
     for part in "$daemon:pgsluice" "${children[1]}:broker" "${children[0]}:postgres"; do
         kill -0 "${part%%:*}" 2>/dev/null && continue
-        echo "${part##*:} ended:" >&2
+        echo "${part##*:} ended unexpectedly:" >&2
         tail -20 "$work/${part##*:}.log" >&2
         exit 1
     done
@@ -112,17 +112,17 @@ while true; do
     finished=${now#finished }
     if ! kill -0 "$producer" 2>/dev/null && [ "${finished%% *}" -ge "$sent" ]; then break; fi
     if [ "$SECONDS" -ge "$deadline" ]; then
-        echo "not in time: every event has its outcome" >&2
+        echo "timed out: not every event has an outcome" >&2
         tail -20 "$work/pgsluice.log" >&2
         exit 1
     fi
     sleep 0.5
 done
 wait "$producer" || { cat "$work/produce.log" >&2; exit 1; }
-say "${dim}what was sent, where it should end otherwise than APPLIED:$plain"
+say "${dim}events sent that should not end as APPLIED:$plain"
 grep -v -- '-> APPLIED' "$work/produce.log" | sed 's/^/  /'
 
-# --- what became of it ---------------------------------------------------------------------------
+# --- the outcome ---------------------------------------------------------------------------------
 
 show() { sql -P pager=off -P footer=off -c "$1" | sed 's/^/  /'; }
 
@@ -131,18 +131,18 @@ show "select id, name, email, address, version from public.customer
       order by id like 'customer-%', id limit 4"
 show "select id, customer_id, total, status, version from public.orders
       order by id like 'order-c%', id limit 3"
-title "Beside them the ledger, one row per aggregate: pgsluice.aggregate"
+title "The ledger, one row per aggregate: pgsluice.aggregate"
 show "select aggregate_type, aggregate_id, version, deleted, parked_reason
       from pgsluice.aggregate
       order by aggregate_id ~ '^(customer-|order-c)', aggregate_type, aggregate_id limit 6"
-title "Every record has one outcome: pgsluice.notification"
+title "One outcome per record: pgsluice.notification"
 show "select status, reason, count(*) from pgsluice.notification group by 1, 2 order by 1, 2"
 show "select topic || '/' || partition || '/' || \"offset\" as record, status, event_type, aggregate_id,
         aggregate_version as version, reason, error
       from (select *, row_number() over (partition by status order by topic, partition, \"offset\") as nth
             from pgsluice.notification) n
       where nth <= 2 order by status, nth"
-title "The dead letters, with their reasons: pgsluice.dead_letter, and the topics …-dlq"
+title "Dead letters with their reasons: pgsluice.dead_letter, and the topics …-dlq"
 unpublished() {
     [ "$(sql -Atc 'select count(*) from pgsluice.dead_letter where published_at is null')" -gt 0 ]
 }
@@ -155,7 +155,7 @@ title "The daemon's own view: $admin/status"
 curl -fsS "$admin/status" | sed 's/,"partitions":\[/,\n "partitions":[\n  /; s/},{"topic"/},\n  {"topic"/g' | sed 's/^/  /'
 echo
 if [ -n "${KEEP:-}" ]; then
-    title "Still running; look around, then Ctrl-C"
+    title "Still running: look around, then press Ctrl-C"
     say "psql $url"
     say "curl $admin/metrics"
     wait "$daemon"

@@ -1,16 +1,16 @@
--- The demo's own tables: what a user would have. pgsluice keeps its tables in a schema of its own.
+-- The demo's tables, such as a user would have. pgsluice keeps its own tables in a separate schema.
 
 create table if not exists public.customer (
     id         text primary key,
     name       text not null,
-    -- The demo sends one address that this refuses.
+    -- The demo sends one address that this check refuses.
     email      text not null check (email like '%_@_%' and email not like '% %'),
     address    text,
     version    bigint not null,
     changed_at timestamptz not null
 );
 
--- No foreign key to customer: the two topics progress on their own.
+-- No foreign key to customer: the two topics progress independently.
 create table if not exists public.orders (
     id          text primary key,
     customer_id text not null,

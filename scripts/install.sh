@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the demo need beside the Rust toolchain: a C++ compiler and
-# the libraries librdkafka is linked with, PostgreSQL, and a JVM with Maven for the real Kafka.
-# Debian 12 and relatives. Does nothing, quickly, when everything is there.
+# Installs what the build, the tests and the demo need in addition to the Rust toolchain: a C++
+# compiler and the libraries that librdkafka is linked with, PostgreSQL, and a JVM with Maven for the
+# real Kafka. For Debian 12 and its derivatives. Quickly does nothing if everything is installed.
 set -euo pipefail
 
 missing=()
@@ -34,15 +34,15 @@ need util-linux command -v setpriv
 
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
-echo "install.sh: missing, to be installed with apt-get (minutes, the first time): ${missing[*]}"
+echo "install.sh: installing missing packages with apt-get (may take minutes): ${missing[*]}"
 command -v apt-get >/dev/null || {
-    echo "install.sh: no apt-get here; please install them by your system's own means" >&2
+    echo "install.sh: apt-get not found; please install the packages with your system's package manager" >&2
     exit 3
 }
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || {
-        echo "install.sh: not root and no sudo; please install them as root" >&2
+        echo "install.sh: not root, and sudo not found; please install the packages as root" >&2
         exit 3
     }
     as_root=(sudo)
@@ -51,11 +51,11 @@ apt() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -qq "$@"
 }
 if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
-    echo "install.sh: apt has no package lists yet, fetching them"
+    echo "install.sh: apt has no package lists; fetching them"
     apt update
 fi
 apt install --no-install-recommends "${missing[@]}" || {
-    echo "install.sh: that failed; trying again with fresh package lists"
+    echo "install.sh: installation failed; retrying with fresh package lists"
     apt update
     apt install --no-install-recommends "${missing[@]}"
 }

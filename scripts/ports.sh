@@ -1,7 +1,7 @@
 # Sourced by the other scripts: free loopback ports.
 
-# Prints a port of 127.0.0.1 nobody listens on. It lies below the range from which the kernel takes
-# ports for outgoing connections, so that no client occupies it before the server binds it.
+# Prints a free port of 127.0.0.1. It lies below the range from which the kernel takes ports for
+# outgoing connections, so no client can occupy it before the server binds it.
 free_port() {
     local port
     for _ in $(seq 100); do
@@ -15,7 +15,7 @@ free_port() {
     return 1
 }
 
-# wait_port PORT SECONDS: returns when something accepts connections there, fails at the deadline.
+# wait_port PORT SECONDS: returns when the port accepts connections, fails at the deadline.
 wait_port() {
     local deadline=$((SECONDS + $2))
     until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do

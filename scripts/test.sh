@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests: starts one real Kafka for all test binaries, then `cargo test`; arguments are passed
-# on to it. Each test binary starts its own throw-away PostgreSQL.
+# Runs all tests: starts one real Kafka for all test binaries, then runs `cargo test` with the given
+# arguments. Each test binary starts its own temporary PostgreSQL.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,7 +21,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 if [ -z "${PGSLUICE_TEST_KAFKA:-}" ]; then
-    # Fetched before anything is started, so that a failing download says so.
+    # Fetch before starting anything, so that a failed download is reported as such.
     scripts/kafka/fetch.sh >/dev/null
     setpriv --pdeathsig KILL scripts/kafka/run.sh "$work/kafka" >"$work/kafka.log" 2>&1 &
     kafka=$!
@@ -31,14 +31,14 @@ if [ -z "${PGSLUICE_TEST_KAFKA:-}" ]; then
         sleep 0.2
     done
     PGSLUICE_TEST_KAFKA=$(cat "$work/kafka/bootstrap.servers")
-    # Where the address and the authority of the listener with TLS and SCRAM are found.
+    # Holds the address and the CA of the listener with TLS and SCRAM.
     PGSLUICE_TEST_KAFKA_DIR=$work/kafka
     export PGSLUICE_TEST_KAFKA PGSLUICE_TEST_KAFKA_DIR
     wait_port "${PGSLUICE_TEST_KAFKA##*:}" 60 || { cat "$work/kafka.log" >&2; exit 3; }
     echo "test.sh: Kafka listens on $PGSLUICE_TEST_KAFKA"
 fi
 
-# Most tests wait for servers more than they compute.
+# Most tests spend more time waiting for servers than computing.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
-# Every binary runs, also after one has failed.
-cargo test --no-fail-fast "$@"
+# Run every binary, even after one has failed.
+cargo test --workspace --no-fail-fast "$@"

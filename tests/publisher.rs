@@ -1,13 +1,12 @@
 //! Letters of a real table: whose they are, in which order they come, and when they are done.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it cannot go on")]
 
-mod support;
-
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 
 use pgsluice::config::{self, Config};
+use pgsluice::kafka::Librdkafka;
 use pgsluice::lanes::take::{TakeRequest, take};
 use pgsluice::postgres::{Session, SessionEnd};
 use pgsluice::store::letter::publication::{OwnedStream, Portion, claim, mark};
@@ -16,7 +15,7 @@ use pgsluice_core::input::TakeReply;
 use pgsluice_core::position::KafkaPosition;
 use pgsluice_core::record::{Generation, Header, Offset, RecordId, SessionId, TopicPartition};
 
-use support::postgres::{Database, Postgres};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 const PORTION: Portion = Portion { letters_per_stream: 100, bytes: 1_000_000 };
 
@@ -38,7 +37,7 @@ impl Place {
             ("PGSLUICE__POSTGRES__URL", &url),
         ];
         let env = given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let config = config::load(None, env).unwrap();
+        let config = config::load(None, env, &Librdkafka).unwrap();
         runtime.block_on(migrate(&config.postgres)).unwrap();
         Self { runtime, database, config }
     }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# manifests.sh: the files below deploy/ against their schemas, each by a tool that ships them: the
-# Compose specification, Kubernetes' API, systemd. The Python packages go to .cache/manifests.
+# manifests.sh: validates the files in deploy/ against their schemas (the Compose specification, the
+# Kubernetes API, systemd), each with a tool that ships the schema. The Python packages are installed
+# into .cache/manifests.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -15,7 +16,7 @@ fi
 if command -v systemd-analyze >/dev/null; then
     unit=$(mktemp -d)
     trap 'rm -rf "$unit"' EXIT
-    # The program need not be installed here; everything else is looked at.
+    # The program need not be installed here; everything else is checked.
     sed 's|/usr/local/bin/pgsluice|/bin/true|' deploy/systemd/pgsluice.service >"$unit/pgsluice.service"
     systemd-analyze verify "$unit/pgsluice.service"
     systemd-analyze security --offline=true --threshold=25 "$unit/pgsluice.service" | tail -n 1

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # prove.sh [BINARY | --own-toolchain]: builds the image and runs the demo's story in it, against a
-# real Kafka and a real PostgreSQL, as user 65532 with a read-only root and no capability. Needs no
-# container engine: buildah executes the Dockerfile, and Debian's base comes from debootstrap.
+# real Kafka and a real PostgreSQL, as user 65532 with a read-only root and no capability. It needs no
+# container engine: buildah executes the Dockerfile, and debootstrap provides Debian's base.
 #
-# The build stage's base image comes from its registry. With --own-toolchain it is made here instead:
-# Debian's base with the Rust toolchain of this machine. With BINARY there is no build stage: its
-# result is that file. PROFILE=dev builds faster. Needs root; works in .cache/image.
+# The build stage's base image comes from its registry. With --own-toolchain it is made here instead,
+# from Debian's base and this machine's Rust toolchain. With BINARY, that file replaces the build
+# stage. PROFILE=dev builds faster. Needs root; works in .cache/image.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -15,7 +15,7 @@ source scripts/ports.sh
 [ "$(id -u)" -eq 0 ] || { echo "prove.sh: needs root" >&2; exit 3; }
 for tool in buildah debootstrap psql curl; do
     command -v "$tool" >/dev/null || {
-        echo "prove.sh: apt-get install $tool" >&2
+        echo "prove.sh: $tool is missing; run apt-get install $tool" >&2
         exit 3
     }
 done
@@ -63,7 +63,7 @@ if [ "${1:-}" = --own-toolchain ]; then
         tree=$(build mount "$container")
         mkdir "$tree/usr/local/rust"
         cp -r "$(rustc --print sysroot)"/{bin,lib} "$tree/usr/local/rust/"
-        # Crates come the way they come to this machine, which may trust authorities of its own.
+        # Crates are fetched as on this machine, which may trust additional authorities.
         cp /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"
         build config --env "PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$container"
         build commit -q "$container" "$rust" >/dev/null
@@ -80,10 +80,10 @@ build bud "${options[@]}" . >"$cache/build.log" 2>&1 || { tail -n 40 "$cache/bui
 proved "the Dockerfile builds, $what"
 config=$(build inspect --type image --format '{{.Docker.Config.User}} {{.Docker.Config.StopSignal}} {{.Docker.Config.Entrypoint}} {{.Docker.Config.Cmd}} {{.Docker.Config.Healthcheck.Test}}' pgsluice:proof)
 [ "$config" = "65532:65532 SIGTERM [/usr/local/bin/pgsluice] [run] [CMD /usr/local/bin/pgsluice health]" ] || {
-    echo "unexpected configuration of the image: $config" >&2
+    echo "unexpected image configuration: $config" >&2
     exit 1
 }
-proved "it says: $config"
+proved "its configuration is as expected: $config"
 
 # --- the root file system, as a container engine would run it -------------------------------------
 
@@ -91,7 +91,7 @@ container=$(build from --pull-never pgsluice:proof)
 tree=$(build mount "$container")
 mkdir -p "$tree/etc/pgsluice"
 cp config/demo.toml "$tree/etc/pgsluice/pgsluice.toml"
-# Runs a command inside; it becomes the process, so that signals reach it.
+# Runs a command inside. The command replaces the process, so that signals reach it.
 inside='
     set -e
     mount --bind "$0" "$0"
@@ -103,14 +103,14 @@ inside='
 inside() { unshare --mount --propagation private sh -c "$inside" "$tree" "$@"; }
 [ "$(inside /usr/bin/id -u)" = 65532 ]
 if inside /usr/bin/touch /tmp/x /etc/x 2>/dev/null; then
-    echo "the root file system can be written" >&2
+    echo "the root file system is writable" >&2
     exit 1
 fi
 [ "$(inside /bin/grep CapEff /proc/self/status | tr -d '[:space:]')" = CapEff:0000000000000000 ]
-proved "user 65532, no capability, nothing writable"
+proved "it runs as user 65532, without capabilities, and nothing is writable"
 pgsluice=/usr/local/bin/pgsluice
 inside "$pgsluice" --version
-proved "the program has $(stat -c %s "$tree$pgsluice" | numfmt --to=iec), the image $(du -sh "$tree" | cut -f1)"
+proved "the program takes $(stat -c %s "$tree$pgsluice" | numfmt --to=iec), the image $(du -sh "$tree" | cut -f1)"
 
 start postgres scripts/postgres/run.sh "$work/postgres" fsync=off
 scripts/kafka/fetch.sh >/dev/null
@@ -125,13 +125,13 @@ until_ok "PostgreSQL answers" 30 postgres sql -c 'select 1'
 sql -f demo/schema.sql
 inside "$pgsluice" demo produce --brokers "$brokers" --pace 1ms >"$work/story"
 sent=$(wc -l <"$work/story")
-proved "the image tells the story: $sent records"
+proved "the image sends the story: $sent records"
 
 port=$(free_port)
 export PGSLUICE__KAFKA__BROKERS=$brokers PGSLUICE__POSTGRES__URL=$url
 export PGSLUICE__ADMIN__LISTEN=0.0.0.0:$port
 if inside "$pgsluice" health 2>/dev/null; then
-    echo "healthy without a daemon" >&2
+    echo "the health check passes without a daemon" >&2
     exit 1
 fi
 start pgsluice unshare --mount --propagation private sh -c "$inside" "$tree" \
@@ -140,11 +140,11 @@ daemon=${children[-1]}
 until_ok "the daemon is ready" 60 pgsluice inside "$pgsluice" health --ready
 inside "$pgsluice" health
 all_done() { [ "$(sql -c 'select count(*) from pgsluice.notification')" -ge "$sent" ]; }
-until_ok "every record has its outcome" 60 pgsluice all_done
+until_ok "every record has an outcome" 60 pgsluice all_done
 sql -F ' ' -c 'select status, count(*) from pgsluice.notification group by 1 order by 1'
-proved "every record has its outcome; $(sql -c 'select count(*) from public.customer') customers"
+proved "every record has an outcome; $(sql -c 'select count(*) from public.customer') customers"
 kill -TERM "$daemon"
 status=0
 wait "$daemon" || status=$?
 [ "$status" -eq 0 ] || { tail -n 20 "$work/pgsluice.log" >&2; exit 1; }
-proved "SIGTERM ends it with exit code 0"
+proved "after SIGTERM it ends with exit code 0"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches Apache Kafka's jars from Maven Central, once, into .cache/kafka/<version>/ and prints
-# that directory. The version and the list of jars are in pom.xml beside this script.
+# that directory. pom.xml, next to this script, has the version and the list of jars.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -10,12 +10,12 @@ lib="${PGSLUICE_CACHE:-$root/.cache}/kafka/$version"
 
 if [ ! -e "$lib/.complete" ]; then
     command -v mvn >/dev/null || {
-        echo "fetch.sh: maven is missing; run scripts/install.sh" >&2
+        echo "fetch.sh: Maven is missing; run scripts/install.sh" >&2
         exit 3
     }
     echo "fetching Apache Kafka $version from Maven Central into $lib (about 50 MB, once)" >&2
-    # Two test processes may come here at the same time: each fills its own directory, and the
-    # first rename wins.
+    # Two test processes may get here at the same time. Each fills its own directory, and the first
+    # rename wins.
     mkdir -p "$(dirname "$lib")"
     staging=$(mktemp -d "$lib.XXXXXX")
     trap 'rm -rf "$staging"' EXIT

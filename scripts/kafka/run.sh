@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# run.sh DIR: one Apache Kafka node (KRaft, broker and controller in one JVM) on free loopback
-# ports, with its data in DIR. Writes its address to DIR/bootstrap.servers, then becomes the JVM:
-# SIGTERM stops it. Run again with the same DIR it goes on with its data and its address.
-# DIR/secured.servers is a second address that wants TLS and SCRAM-SHA-512 (user
-# pgsluice, password test-password); its certificate is signed by DIR/ca.pem, and ACLs hold there.
-# Settings are for a throw-away broker: nothing is replicated, groups start without a delay and
-# clients may use session timeouts from one second on.
+# run.sh DIR: runs one Apache Kafka node (KRaft, broker and controller in one JVM) on free loopback
+# ports, with its data in DIR. It writes the address to DIR/bootstrap.servers, then becomes the JVM;
+# SIGTERM stops it. Run again with the same DIR, it keeps its data and its address.
+# DIR/secured.servers has a second address that requires TLS and SCRAM-SHA-512 (user pgsluice,
+# password test-password). Its certificate is signed by DIR/ca.pem, and ACLs apply to it.
+# The settings are for a temporary broker: nothing is replicated, groups start without delay, and
+# clients may use session timeouts of one second and more.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,7 +14,7 @@ source "$here/../ports.sh"
 
 dir=${1:?usage: run.sh DIR}
 mkdir -p "$dir"
-command -v java >/dev/null || { echo "run.sh: java is missing; run scripts/install.sh" >&2; exit 3; }
+command -v java >/dev/null || { echo "run.sh: Java is missing; run scripts/install.sh" >&2; exit 3; }
 lib=$("$here/fetch.sh")
 
 java_options=(-Xms256m -Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto
@@ -29,7 +29,7 @@ while [ "$controller" = "$broker" ]; do controller=$(free_port); done
 secured=$(free_port)
 while [ "$secured" = "$broker" ] || [ "$secured" = "$controller" ]; do secured=$(free_port); done
 
-# The authority and the broker's certificate; their keys are as short-lived as DIR.
+# The CA and the broker's certificate. Their keys live only as long as DIR.
 (
     cd "$dir"
     openssl req -x509 -newkey rsa:2048 -noenc -days 30 -subj /CN=authority -keyout ca.key -out ca.pem
@@ -52,7 +52,7 @@ listener.name.secured.ssl.keystore.location=$dir/broker.both.pem
 listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 inter.broker.listener.name=PLAINTEXT
-# Everything is allowed on what has no ACL; the PLAINTEXT listener may do everything.
+# Resources without an ACL are open to everyone, and the PLAINTEXT listener may do everything.
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 allow.everyone.if.no.acl.found=true

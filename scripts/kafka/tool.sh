@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tool.sh NAME ARGUMENT...: one of Kafka's own command line tools, from the jars that fetch.sh gets.
-# The names are those of kafka-NAME.sh in Kafka's distribution.
+# tool.sh NAME ARGUMENT...: runs one of Kafka's own command line tools from the jars that fetch.sh
+# downloads. NAME is as in kafka-NAME.sh of Kafka's distribution.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

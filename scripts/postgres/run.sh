@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# run.sh DIR [SETTING...]: a throw-away PostgreSQL on a free loopback port with its data in DIR.
-# Writes its URL to DIR/url, then becomes the server: SIGINT stops it. Each SETTING is a server
-# setting such as shared_buffers=512MB. As root the server runs as user postgres, as it insists.
+# run.sh DIR [SETTING...]: runs a temporary PostgreSQL on a free loopback port, with its data in DIR.
+# It writes the URL to DIR/url, then becomes the server; SIGINT stops it. Each SETTING is a server
+# setting such as shared_buffers=512MB. If root runs this, the server runs as user postgres, because
+# PostgreSQL refuses to run as root.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -33,5 +34,5 @@ for setting in "port=$port" listen_addresses=127.0.0.1 "unix_socket_directories=
     settings+=(-c "$setting")
 done
 echo "postgres://postgres@127.0.0.1:$port/postgres" >"$dir/url"
-# The server ends with the script that started it, however that ends.
+# The server stops when the script that started it ends, however that ends.
 exec "${unprivileged[@]}" setpriv --pdeathsig QUIT "$bin/postgres" -D "$dir/cluster/data" "${settings[@]}"

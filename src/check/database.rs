@@ -307,7 +307,7 @@ async fn routes(
 /// One finding for each problem; columns that lack the same privilege are one problem.
 fn unfit(RouteProblems(problems): RouteProblems, report: &mut Report) {
     for (position, problem) in problems.iter().enumerate() {
-        let subject = format!("route[{}]", problem.route);
+        let subject = format!("route {}", problem.name);
         let same = |other: &&RouteProblem| {
             (other.route, &other.table, &other.cause)
                 == (problem.route, &problem.table, &problem.cause)

@@ -169,24 +169,27 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
                 .to_owned(),
         );
     }
+    notes.extend(named_by_order(config));
     for (position, route) in config.routes.iter().enumerate() {
+        let name = &route.name;
         if let Some(wider) = shadowing(config, position, route) {
             notes.push(format!(
-                "route[{position}] is never reached: route[{wider}] matches all that it matches, \
-                 and the first match wins; put the narrower one first"
+                "route {name} is never reached: route {} matches all that it matches, and the \
+                 first match wins; put the narrower one first",
+                wider.name
             ));
         }
-        notes.extend(never_given(config, position, route));
+        notes.extend(never_given(config, route));
         for topic in route.topic.iter().filter(|topic| !reads(config, topic)) {
             notes.push(format!(
-                "route[{position}] waits for topic {topic}, which kafka.topics does not read"
+                "route {name} waits for topic {topic}, which kafka.topics does not read"
             ));
         }
         if let RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } = &route.action
             && table.schema.is_none()
         {
             notes.push(format!(
-                "route[{position}] names a table without its schema: the role's search_path \
+                "route {name} names a table without its schema: the role's search_path \
                  decides which one is meant"
             ));
         }
@@ -194,8 +197,24 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
     notes
 }
 
+/// Routes whose names another order of the routes would swap. A route that skips leaves nothing
+/// behind that could carry its name.
+fn named_by_order(config: &Config) -> Option<String> {
+    let by_order = |route: &&RouteConfig| route.named_by_order && route.action != RouteAction::Skip;
+    let names: Vec<&str> =
+        config.routes.iter().filter(by_order).map(|route| route.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "routes without a name of their own are told apart by their order: {}; give each a \
+             name, because dead letters, brakes and acceptances are kept by it",
+            names.join(", ")
+        )
+    })
+}
+
 /// Types that a route waits for and no record can have, whatever it holds.
-fn never_given(config: &Config, position: usize, route: &RouteConfig) -> Vec<String> {
+fn never_given(config: &Config, route: &RouteConfig) -> Vec<String> {
+    let name = &route.name;
     let fields = [
         ("aggregate_type", &route.aggregate_type, &config.decode.aggregate_type),
         ("event_type", &route.event_type, &config.decode.event_type),
@@ -205,7 +224,7 @@ fn never_given(config: &Config, position: usize, route: &RouteConfig) -> Vec<Str
         let never = !waited.is_empty() && !waited.iter().any(|text| given.contains(text));
         never.then(|| {
             format!(
-                "route[{position}] waits for an {field} that no record has: without \
+                "route {name} waits for an {field} that no record has: without \
                  decode.fields.{field}, or another decode.format, it is {}",
                 given.join(" or ")
             )
@@ -239,7 +258,11 @@ fn reads(config: &Config, topic: &str) -> bool {
 }
 
 /// The first route that leaves nothing to a later one.
-fn shadowing(config: &Config, position: usize, later: &RouteConfig) -> Option<usize> {
+fn shadowing<'a>(
+    config: &'a Config,
+    position: usize,
+    later: &RouteConfig,
+) -> Option<&'a RouteConfig> {
     let wider = |wide: &[String], narrow: &[String]| {
         wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|text| wide.contains(text)))
     };
@@ -247,7 +270,7 @@ fn shadowing(config: &Config, position: usize, later: &RouteConfig) -> Option<us
     let read = &config.kafka.topics;
     let known = !read.iter().any(|topic| topic.starts_with('^'));
     let topics = if later.topic.is_empty() && known { read } else { &later.topic };
-    config.routes.iter().take(position).position(|earlier| {
+    config.routes.iter().take(position).find(|earlier| {
         wider(&earlier.topic, topics)
             && wider(&earlier.aggregate_type, &later.aggregate_type)
             && wider(&earlier.event_type, &later.event_type)
@@ -263,7 +286,7 @@ mod tests {
         let required = "[kafka]\nbrokers = 'b:9092'\ngroup = 'g'\ntopics = 't'\n[postgres]\n\
                         url = 'postgres://a@b/c'\n";
         std::fs::write(&path, format!("{required}{file}")).expect("temporary file");
-        config::load(Some(path.path()), std::iter::empty()).expect("valid")
+        config::load(Some(path.path()), std::iter::empty(), &config::AnyProperty).expect("valid")
     }
 
     #[test]
@@ -288,7 +311,7 @@ mod tests {
         let mut config = config(routes);
         assert_eq!(
             notes(&config, &[]),
-            ["route[0] waits for topic tt, which kafka.topics does not read"]
+            ["route skip waits for topic tt, which kafka.topics does not read"]
         );
         config.kafka.topics = vec!["^t+$".to_owned()];
         assert!(notes(&config, &[]).is_empty());
@@ -302,7 +325,7 @@ mod tests {
         };
         // Somebody forgot decode.format.
         let note = told("", "aggregate_type = ['Customer', 'Order']").unwrap_or_default();
-        assert!(note.starts_with("route[0] waits for an aggregate_type"), "{note}");
+        assert!(note.starts_with("route skip waits for an aggregate_type"), "{note}");
         assert!(note.ends_with("it is t"), "{note}");
         let note = told("", "event_type = 'CustomerMoved'").unwrap_or_default();
         assert!(note.ends_with("it is record"), "{note}");
@@ -323,8 +346,28 @@ mod tests {
             )
         };
         let told = notes(&config(&route("customer")), &[]);
-        assert!(told[0].starts_with("route[0] names a table without its schema"), "{told:?}");
+        assert!(
+            told[0].starts_with("route delete customer names a table without its schema"),
+            "{told:?}"
+        );
         assert!(notes(&config(&route("public.customer")), &[]).is_empty());
+    }
+
+    #[test]
+    fn routes_that_only_their_order_tells_apart_are_noted() {
+        let told = |routes: &[&str]| {
+            let routes: Vec<String> =
+                routes.iter().map(|given| format!("[[route]]\n{given}\n")).collect();
+            let notes = notes(&config(&routes.concat()), &[]);
+            notes.into_iter().find(|note| note.contains("by their order"))
+        };
+        let (a, b) = ("event_type = 'a'\ndocument = {}", "event_type = 'b'\ndocument = {}");
+        let note = told(&[a, b]).unwrap_or_default();
+        assert!(note.contains("by their order: document, document 2; give each a name"), "{note}");
+        assert_eq!(told(&[&format!("name = 'as'\n{a}"), b]), None);
+        assert_eq!(told(&[a, "event_type = 'c'\nskip = true"]), None);
+        // Nothing that is kept carries the name of a route that skips.
+        assert_eq!(told(&["event_type = 'c'\nskip = true", "skip = true"]), None);
     }
 
     #[test]
@@ -339,7 +382,8 @@ mod tests {
         let narrow = "aggregate_type = 'A'\nevent_type = 'x'";
         for wide in ["", "topic = 't'", "aggregate_type = 'A'", "event_type = ['x', 'y']", narrow] {
             let note = never(&[wide, narrow]).unwrap_or_default();
-            assert!(note.starts_with("route[1] is never reached: route[0]"), "{wide}: {note}");
+            let expected = "route skip 2 is never reached: route skip matches";
+            assert!(note.starts_with(expected), "{wide}: {note}");
             assert_eq!(never(&[narrow, wide]).is_some(), wide == narrow, "{wide}");
         }
         assert_eq!(never(&["event_type = 'x'", "event_type = ['x', 'y']"]), None);

@@ -5,12 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::{Config, parse_duration};
+use crate::config::{Config, DEFAULT_ROUTE, parse_duration};
 use crate::postgres::{OpenError, Probe};
 use crate::sql::name::Schema;
-use crate::store::brake::{BrakeKind, Standing, accept, route_name, standing};
+use crate::store::brake::{BrakeKind, Standing, accept, standing};
 use crate::supervisor::ExitReason;
-use pgsluice_core::event::RouteId;
 use pgsluice_core::fault::Fault;
 
 use super::check::Output;
@@ -34,9 +33,9 @@ pub(super) struct Arguments {
     /// For how long, at most 30d
     #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = lasting)]
     lasting: Duration,
-    /// Only for this route, counted from 0; without it for all
-    #[arg(long, value_name = "N")]
-    route: Option<u16>,
+    /// Only for the route of this name; without it for all
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
     /// How the result is printed
     #[arg(long, value_enum, value_name = "FORM", default_value = "table")]
     output: Output,
@@ -68,8 +67,8 @@ enum Refused {
     Database(Fault),
     #[error("nothing was read as group {0:?} yet: is kafka.group right, and postgres.schema?")]
     UnknownSink(String),
-    #[error("there is no route {0}: the configuration has {1}, counted from 0")]
-    UnknownRoute(u16, usize),
+    #[error("there is no route {0:?}; the configuration has {1}")]
+    UnknownRoute(String, String),
 }
 
 /// What to do about a table or schema that is not there; nothing about another fault.
@@ -115,10 +114,9 @@ pub(super) fn resume(arguments: &Arguments) -> ExitReason {
 }
 
 async fn carry_out(arguments: &Arguments, config: &Config) -> Result<Outcome, Refused> {
-    // Without routes there is one for everything.
-    let routes = config.routes.len().max(1);
-    if let Some(route) = arguments.route.filter(|route| usize::from(*route) >= routes) {
-        return Err(Refused::UnknownRoute(route, routes));
+    let route = arguments.route.as_deref();
+    if let Some(route) = route {
+        known_route(config, route)?;
     }
     let probe = Probe::open(config).await.map_err(Refused::Open)?;
     let schema = Schema::new(&config.postgres.schema);
@@ -129,14 +127,26 @@ async fn carry_out(arguments: &Arguments, config: &Config) -> Result<Outcome, Re
         (arguments.accept_dead_letters, BrakeKind::DeadLetters),
         (arguments.accept_stale, BrakeKind::Stale),
     ];
-    let route = arguments.route.map(RouteId);
     let mut accepted = Vec::new();
     for (_, kind) in asked.into_iter().filter(|(asked, _)| *asked) {
         let until = accept(probe.client(), &schema, sink, (kind, route), arguments.lasting);
         let until = until.await.map_err(Refused::Database)?;
-        accepted.push((kind, route.map_or_else(String::new, route_name), until));
+        accepted.push((kind, route.unwrap_or_default().to_owned(), until));
     }
     Ok(Outcome { brakes, accepted })
+}
+
+/// Refuses a name that no route has: an acceptance of it would mean nothing.
+fn known_route(config: &Config, name: &str) -> Result<(), Refused> {
+    let mut names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    if names.is_empty() {
+        names.push(DEFAULT_ROUTE);
+    }
+    if names.contains(&name) {
+        return Ok(());
+    }
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    Err(Refused::UnknownRoute(name.to_owned(), quoted.join(", ")))
 }
 
 fn table(sink: &str, outcome: &Outcome) -> String {
@@ -192,7 +202,7 @@ mod tests {
             partition: 3,
             offset: 120,
             kind: "dead_letters".into(),
-            route: "route[0]".into(),
+            route: "customers".into(),
             counted: 21,
             tripped_at: "2026-11-21T10:00:00Z".into(),
         };

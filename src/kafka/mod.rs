@@ -6,4 +6,7 @@ pub mod faults;
 pub(crate) mod log;
 pub mod mirror;
 pub mod positions;
+mod properties;
 pub mod settings;
+
+pub use properties::Librdkafka;

@@ -14,8 +14,8 @@ use crate::store::notification::Notify;
 use crate::store::stream::SinkId;
 use crate::telemetry::Telemetry;
 use pgsluice_core::event::{Envelope, Event};
-use pgsluice_core::fault::Fault;
-use pgsluice_core::fault::FaultPolicy;
+use pgsluice_core::fault::{Decision, Fault, FaultPolicy};
+use pgsluice_core::group::{Group, GroupKind};
 use pgsluice_core::verdict::{GapPolicy, Verdict};
 
 /// What fast and slow lane need to know; the same for the whole session.
@@ -83,10 +83,20 @@ impl ApplyContext {
         answer
     }
 
+    /// Names the route in a fault that halts partitions: the coordinator knows it by its place only.
+    pub(crate) fn name_route(&self, group: &Group, fault: &mut Fault) {
+        if let GroupKind::Write(route) = group.kind
+            && let Decision::Halt(_) = self.faults.decide(fault)
+        {
+            fault.route = Some(format!("route {}", self.plan.route(route).name).into());
+        }
+    }
+
     /// Counts dead letters that were committed.
     pub(super) fn count_letters(&self, letters: &[Letter<'_>]) {
         for letter in letters {
-            self.telemetry.metrics().work.letter(letter.disposition, letter.reason);
+            let Letter { disposition, reason, route, .. } = letter;
+            self.telemetry.metrics().work.letter(*disposition, *reason, *route);
         }
     }
 

@@ -17,7 +17,6 @@ use crate::store::ledger::Guard;
 use pgsluice_core::event::{Event, RouteId};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupKind, GroupReply};
-use pgsluice_core::verdict::Verdict;
 
 use crate::lanes::context::ApplyContext;
 use crate::lanes::skip::skip;
@@ -65,22 +64,15 @@ async fn write(
     for (batch, answer) in batches.iter().zip(join_all(runs).await) {
         for (position, index) in batch.members.iter().enumerate() {
             replies[*index] = match &answer {
-                Ok(gaps) => reply(&groups[*index], gaps[position]),
-                Err(fault) if batch.members.len() > 1 && !context.faults.ends_session(fault) => {
-                    GroupReply::Unsettled
+                Ok(gaps) => groups[*index].moved(gaps[position]),
+                Err(fault) => {
+                    let ends_session = context.faults.ends_session(fault);
+                    GroupReply::unwritten(fault, batch.members.len(), ends_session)
                 }
-                Err(fault) => GroupReply::Failed(fault.clone()),
             };
         }
     }
     replies
-}
-
-fn reply(group: &Group, moved: Option<i64>) -> GroupReply {
-    match moved {
-        Some(gap) => GroupReply::Done { verdicts: vec![Verdict::Applied; group.events.len()], gap },
-        None => GroupReply::Refused,
-    }
 }
 
 /// Sorts groups by the statement they fold to. One that does not fold is left out, and so refused:

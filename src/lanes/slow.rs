@@ -8,7 +8,6 @@
 //! beginning of a group commits together with the dead letter of the event that ended it.
 
 mod brake;
-mod course;
 mod look;
 pub(crate) mod rehearse;
 mod transaction;
@@ -27,11 +26,11 @@ use crate::sql::query::Query;
 use crate::store::ledger::{self, Guard};
 use crate::store::{letter, notification};
 use pgsluice_core::event::Event;
-use pgsluice_core::fault::{Decision, Fault, FaultKind, SqlState};
+use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupKind, GroupReply};
 use pgsluice_core::record::RecordId;
 
-use course::{Course, Step};
+use pgsluice_core::course::{Attempt, Course, Step, changed_meanwhile};
 use transaction::Transaction;
 
 /// Decides one group in a transaction of its own.
@@ -72,35 +71,19 @@ async fn decide(
         let Step::Apply { gap, seen } = course.next(event) else { continue };
         match apply_alone(&transaction, context, group, event, seen).await {
             Ok(()) => course.applied(event, gap),
-            Err(fault) => match context.faults.decide(&fault) {
-                Decision::Isolate(reason) if failed_alike(context, group) => {
-                    if let Err(fault) = transaction.undo_event().await {
-                        return Err(transaction.give_up(fault).await);
-                    }
-                    course.poisoned(event, reason, fault);
+            Err(fault) => {
+                let decide = |fault: &Fault| context.faults.decide(fault);
+                let undone = match course.failed(event, fault, group.failure.as_ref(), decide) {
+                    Attempt::TakenBack => transaction.undo_event().await,
+                    Attempt::GivenUp(fault) => Err(fault),
+                };
+                if let Err(fault) = undone {
+                    return Err(transaction.give_up(fault).await);
                 }
-                Decision::RetryAfter if exhausted(group) => {
-                    if let Err(fault) = transaction.undo_event().await {
-                        return Err(transaction.give_up(fault).await);
-                    }
-                    course.given_up(event, fault);
-                }
-                _ => return Err(transaction.give_up(fault).await),
-            },
+            }
         }
     }
     write::finish(transaction, context, group, &course).await
-}
-
-/// Whether the group's data was found at fault before: a verdict of poison needs a second failure.
-fn failed_alike(context: &ApplyContext, group: &Group) -> bool {
-    let data = |fault: &Fault| matches!(context.faults.decide(fault), Decision::Isolate(_));
-    group.failure.as_ref().is_some_and(|failure| data(&failure.fault))
-}
-
-/// Whether the group has been tried for long enough.
-fn exhausted(group: &Group) -> bool {
-    group.failure.as_ref().is_some_and(|failure| failure.exhausted)
 }
 
 /// Opens the transaction, locks the ledger row and reads the letters of the group's records.
@@ -150,12 +133,6 @@ async fn apply_alone(
     } else {
         Err(changed_meanwhile())
     }
-}
-
-/// The ledger row is not what it was when it was judged: judge again.
-fn changed_meanwhile() -> Fault {
-    const SERIALIZATION_FAILURE: SqlState = SqlState(*b"40001");
-    Fault::new(FaultKind::Server(SERIALIZATION_FAILURE))
 }
 
 async fn note_skips(

@@ -82,7 +82,7 @@ fn config(brokers: &str) -> Config {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pgsluice.toml");
     std::fs::write(&file, toml).unwrap();
-    crate::config::load(Some(&file), std::iter::empty()).unwrap()
+    crate::config::load(Some(&file), std::iter::empty(), &crate::config::AnyProperty).unwrap()
 }
 
 /// Publishes until the whole table is published.

@@ -5,7 +5,8 @@
 //! read.
 
 use crate::config::{
-    Config, DocumentState, FieldSources, Format, RouteAction, RouteConfig, TableName, Tombstone,
+    Config, DEFAULT_ROUTE, DocumentState, FieldSources, Format, RouteAction, RouteConfig,
+    TableName, Tombstone,
 };
 use crate::route::catalog::{Catalog, Table, TableColumn};
 use crate::route::problem::{Privilege, RouteCause, RouteProblem, RouteProblems};
@@ -29,22 +30,23 @@ impl Plan {
         for (position, route) in config.routes.iter().enumerate() {
             let mut compiling = Compiling {
                 position,
+                name: &route.name,
                 table: table_name(&route.action),
                 catalog,
                 problems: &mut problems,
             };
             let action = compiling.action(route, config.decode.tombstone);
-            routes.push((position, action.unwrap_or(CompiledAction::Unusable)));
+            routes.push((&*route.name, action.unwrap_or(CompiledAction::Unusable)));
         }
-        routes.push((config.routes.len(), default_action(config.decode.format)));
-        let routes = routes.into_iter().filter_map(|(position, action)| {
+        routes.push((DEFAULT_ROUTE, default_action(config.decode.format)));
+        let routes = routes.into_iter().enumerate().filter_map(|(position, (name, action))| {
             let Ok(id) = u16::try_from(position) else {
                 let cause = RouteCause::TooManyRoutes;
-                let table = String::new();
-                problems.push(RouteProblem { route: position, table, column: None, cause });
+                let (name, table) = (name.to_owned(), String::new());
+                problems.push(RouteProblem { route: position, name, table, column: None, cause });
                 return None;
             };
-            Some(CompiledRoute { id: RouteId(id), action })
+            Some(CompiledRoute { id: RouteId(id), name: name.into(), action })
         });
         let plan = Self { routes: routes.collect() };
         (plan, RouteProblems(problems))
@@ -60,12 +62,7 @@ fn default_action(format: Format) -> CompiledAction {
 
 fn table_name(action: &RouteAction) -> String {
     match action {
-        RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } => {
-            match &table.schema {
-                Some(schema) => format!("{schema}.{}", table.name),
-                None => table.name.clone(),
-            }
-        }
+        RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } => table.to_string(),
         RouteAction::Skip | RouteAction::Document { .. } => String::new(),
     }
 }
@@ -86,6 +83,8 @@ enum Use {
 /// Compiles one route.
 struct Compiling<'a> {
     position: usize,
+    /// The route's name.
+    name: &'a str,
     /// The table's name, for messages.
     table: String,
     catalog: &'a Catalog,
@@ -128,6 +127,7 @@ impl<'a> Compiling<'a> {
     fn problem(&mut self, column: Option<&str>, cause: RouteCause) {
         self.problems.push(RouteProblem {
             route: self.position,
+            name: self.name.to_owned(),
             table: self.table.clone(),
             column: column.map(str::to_owned),
             cause,
@@ -267,7 +267,7 @@ mod tests {
             ("PGSLUICE__POSTGRES__URL", "postgres://u@localhost/d"),
         ];
         let env = required.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        crate::config::load(Some(file.path()), env).unwrap()
+        crate::config::load(Some(file.path()), env, &crate::config::AnyProperty).unwrap()
     }
 
     fn column(name: &str, ty: Option<ColumnType>) -> TableColumn {
@@ -391,10 +391,10 @@ mod tests {
         let problems = compile(&routes, |_| {}).unwrap_err();
         assert_eq!(problems.reason(), Reason::SchemaMismatch);
         insta::assert_snapshot!(problems.to_string().replace("; route", "\nroute"), @r"
-        route[0], table customer, column nome: no such column; add it to the table or take it out of the route
-        route[0], table customer, column total: the database computes it; take it out of the route
-        route[1], table customer, column idd: no such column; add it to the table or take it out of the route
-        route[2], table s.none: no such table; create it, or name its schema if it has another one
+        route upsert customer, table customer, column nome: no such column; add it to the table or take it out of the route
+        route upsert customer, table customer, column total: the database computes it; take it out of the route
+        route delete customer, table customer, column idd: no such column; add it to the table or take it out of the route
+        route delete s.none, table s.none: no such table; create it, or name its schema if it has another one
         ");
     }
 

@@ -84,6 +84,8 @@ mod tests {
     fn conditions(topic: &[&str], aggregate_type: &[&str], event_type: &[&str]) -> Conditions {
         let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Conditions::new(&RouteConfig {
+            name: String::new(),
+            named_by_order: false,
             topic: list(topic),
             aggregate_type: list(aggregate_type),
             event_type: list(event_type),

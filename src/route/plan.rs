@@ -1,6 +1,8 @@
 //! Routes after compilation: what the decoder binds values by and the store builds statements
 //! from. A plan is immutable; a session compiles a new one, so a changed table is noticed.
 
+use std::sync::Arc;
+
 use crate::sql::column_type::ColumnType;
 use pgsluice_core::event::RouteId;
 
@@ -35,8 +37,10 @@ impl Plan {
 /// One route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompiledRoute {
-    /// Its position.
+    /// Its position, for as long as this process runs.
     pub id: RouteId,
+    /// Its name, for everything that outlives the process or is read by people.
+    pub name: Arc<str>,
     /// What it does.
     pub action: CompiledAction,
 }

@@ -17,6 +17,8 @@ pub struct RouteProblems(pub Vec<RouteProblem>);
 pub struct RouteProblem {
     /// Position of the route in the configuration, from 0.
     pub route: usize,
+    /// The route's name.
+    pub name: String,
     /// The table as the route names it.
     pub table: String,
     /// The column at fault.
@@ -121,7 +123,7 @@ impl From<RouteProblems> for Fault {
 
 impl fmt::Display for RouteProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "route[{}], table {}", self.route, self.table)?;
+        write!(f, "route {}, table {}", self.name, self.table)?;
         if let Some(column) = &self.column {
             write!(f, ", column {column}")?;
         }

@@ -6,7 +6,7 @@
 //! never matches it (unless the type comes from a header or a constant), and key columns must
 //! come from the record's key, its headers or the aggregate id.
 
-use crate::config::{Config, FieldSources, RouteAction, RouteConfig};
+use crate::config::{Config, DEFAULT_ROUTE, FieldSources, RouteAction, RouteConfig};
 use crate::decode::{Draft, Found, Pointer, Source};
 use crate::route::matching::{Conditions, Matching, Subject};
 use crate::route::value::fit;
@@ -69,6 +69,8 @@ impl Rules {
     pub(crate) fn new(plan: &Plan, config: &Config) -> Self {
         if config.routes.is_empty() {
             let everything = RouteConfig {
+                name: DEFAULT_ROUTE.to_owned(),
+                named_by_order: false,
                 topic: Vec::new(),
                 aggregate_type: Vec::new(),
                 event_type: Vec::new(),

@@ -236,7 +236,12 @@ impl Live {
         &self.context.telemetry.metrics().work
     }
 
-    fn replied(&self, lane: Lane, groups: Vec<(Group, GroupReply)>) -> Outcome {
+    fn replied(&self, lane: Lane, mut groups: Vec<(Group, GroupReply)>) -> Outcome {
+        for (group, reply) in &mut groups {
+            if let GroupReply::Failed(fault) = reply {
+                self.context.name_route(group, fault);
+            }
+        }
         Outcome::Input(Input::Replied { session: self.session.id, lane, groups })
     }
 

@@ -12,7 +12,8 @@ use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::Query;
 use crate::store::stream::SinkId;
-use pgsluice_core::event::{AggregateKey, RouteId};
+use pgsluice_core::course::Counted;
+use pgsluice_core::event::AggregateKey;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::record::{Offset, RecordId};
 
@@ -37,46 +38,24 @@ impl BrakeKind {
 
 /// What is asked before an event becomes a dead letter, or before events end as stale.
 #[derive(Debug, Clone, Copy)]
-pub struct Question {
+pub struct Question<'a> {
     /// The sink.
     pub sink: SinkId,
     /// The first event concerned.
     pub id: RecordId,
-    /// Its route, where one was found.
-    pub route: Option<RouteId>,
+    /// The name of its route, where one was found.
+    pub route: Option<&'a str>,
     /// How far back is counted.
     pub window: Duration,
 }
 
-/// What was counted, without the events that are asked for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Counted {
-    /// An operator accepted this kind for now; nothing was counted.
-    pub accepted: bool,
-    /// The brake of the stream tripped and holds.
-    pub holds: bool,
-    /// Aggregates, or stale events.
-    pub count: i64,
-    /// Records that were dead-lettered, or stale events.
-    pub records: i64,
-    /// Records of the stretches of the logs in which these stand, the one asked for included.
-    pub stretch: i64,
-    /// For how long they have kept coming, in seconds.
-    pub lasting: f64,
-}
-
-/// The name of a route in the tables.
-pub fn route_name(route: RouteId) -> String {
-    format!("route[{}]", route.0)
-}
-
-/// The same as a parameter: empty for none.
-fn route_cell(route: Option<RouteId>) -> Cell<'static> {
-    Cell::Text(route.map_or_else(String::new, route_name).into())
+/// The name of a route as a parameter: empty for none.
+fn route_cell(route: Option<&str>) -> Cell<'_> {
+    Cell::text(Some(route.unwrap_or_default()))
 }
 
 /// Counts the dead letters of a route. A record whose aggregate cannot be told counts as one.
-pub fn dead_letters(schema: &Schema, question: Question) -> Query<'static> {
+pub fn dead_letters<'a>(schema: &Schema, question: Question<'a>) -> Query<'a> {
     let mut query = Query::default();
     let asked = Asked::bind(question, BrakeKind::DeadLetters, &mut query);
     let Asked { sink, stream, offset, route, window, .. } = &asked;
@@ -108,7 +87,7 @@ from accepted, holds"#,
 
 /// Counts the stale events of a route, in whole minutes: what was counted in the minute in which the
 /// window begins is part of it.
-pub fn stale(schema: &Schema, question: Question) -> Query<'static> {
+pub fn stale<'a>(schema: &Schema, question: Question<'a>) -> Query<'a> {
     let mut query = Query::default();
     let asked = Asked::bind(question, BrakeKind::Stale, &mut query);
     let Asked { sink, stream, offset, route, window, .. } = &asked;
@@ -172,7 +151,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn bind(question: Question, kind: BrakeKind, query: &mut Query<'_>) -> Self {
+    fn bind<'a>(question: Question<'a>, kind: BrakeKind, query: &mut Query<'a>) -> Self {
         let window = query.one(Bind::Float8, Cell::Float(question.window.as_secs_f64()));
         Self {
             sink: query.one(Bind::Int2, Cell::Int(question.sink.0.into())),
@@ -236,7 +215,7 @@ pub struct Standing {
     pub offset: i64,
     /// What it counts, as in `brake_t.kind`.
     pub kind: String,
-    /// The route, empty for none.
+    /// The route's name, empty for none.
     pub route: String,
     /// What it had counted.
     pub counted: i64,
@@ -283,7 +262,7 @@ order by 1, 2, 4"#,
     run.await.map_err(|error: tokio_postgres::Error| crate::postgres::fault_of(&error))
 }
 
-/// Lifts the brake of a kind for a while, for one route or for all. Gives back until when.
+/// Lifts the brake of a kind for a while, for the route of a name or for all. Gives back until when.
 ///
 /// # Errors
 /// What the server said.
@@ -291,10 +270,10 @@ pub async fn accept(
     client: &Client,
     schema: &Schema,
     sink: &str,
-    (kind, route): (BrakeKind, Option<RouteId>),
+    (kind, route): (BrakeKind, Option<&str>),
     lasting: Duration,
 ) -> Result<String, Fault> {
-    let route = route.map_or_else(String::new, route_name);
+    let route = route.unwrap_or_default();
     let insert = format!(
         r#"insert into {} as t (sink, kind, route, accepted_until)
 select sink, $2, $3, pg_catalog.now() + pg_catalog.make_interval(secs => $4)
@@ -323,8 +302,8 @@ pub struct Trip<'a> {
     pub kind: BrakeKind,
     /// The record that tripped it.
     pub id: RecordId,
-    /// Its route, where one was found.
-    pub route: Option<RouteId>,
+    /// The name of its route, where one was found.
+    pub route: Option<&'a str>,
     /// Its aggregate, where there is one that can be stored.
     pub aggregate: Option<&'a AggregateKey>,
     /// How much was counted.
@@ -357,19 +336,20 @@ pub fn trip<'a>(schema: &Schema, trip: Trip<'a>, gate: &str, query: &mut Query<'
 
 /// Stale events of one group, all of one route.
 #[derive(Debug, Clone, Copy)]
-pub struct StaleCount {
+pub struct StaleCount<'a> {
     /// The first of them.
     pub first: RecordId,
     /// The last one's offset.
     pub last: Offset,
-    /// Their route, where one was found.
-    pub route: Option<RouteId>,
+    /// The name of their route, where one was found.
+    pub route: Option<&'a str>,
     /// How many.
     pub events: usize,
 }
 
-/// Counts stale events, and forgets those of more than a day ago.
-pub fn count_stale(schema: &Schema, count: StaleCount, query: &mut Query<'_>) -> String {
+/// Counts stale events, and forgets those of their stream of more than a day ago, whatever their
+/// route: one that was renamed counts no more.
+pub fn count_stale<'a>(schema: &Schema, count: StaleCount<'a>, query: &mut Query<'a>) -> String {
     let events = i64::try_from(count.events).unwrap_or(i64::MAX);
     let stream = query.one(Bind::Int4, Cell::Int(count.first.stream.0.into()));
     let route = query.one(Bind::Text, route_cell(count.route));
@@ -380,7 +360,7 @@ pub fn count_stale(schema: &Schema, count: StaleCount, query: &mut Query<'_>) ->
     format!(
         r#"forgotten as (
   delete from {table}
-  where stream = {stream} and route = {route}
+  where stream = {stream}
     and minute < pg_catalog.now() - pg_catalog.make_interval(days => 1)),
 counted as (
   insert into {table} as t (stream, route, minute, events, first_offset, last_offset)

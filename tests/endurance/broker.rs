@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING, renamed};
-use crate::load::Load;
-use crate::support::daemon::Daemon;
-use crate::support::kafka::{self, Outgoing};
-use crate::support::wait;
+use pgsluice_testkit::case::{
+    CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING, renamed,
+};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Outgoing};
+use pgsluice_testkit::load::Load;
+use pgsluice_testkit::wait;
 
 /// What a daemon says of a broker that is away.
 const AWAY: &[&str] = &["kafka_unreachable"];

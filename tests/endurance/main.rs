@@ -7,14 +7,6 @@
     reason = "a test panics where it cannot go on, in its helper functions too"
 )]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod broker;
-#[path = "../integration/case.rs"]
-#[allow(dead_code, reason = "the cases of tests/integration use all of it")]
-mod case;
-#[path = "../integration/load.rs"]
-mod load;
 mod soak;
 mod traffic;

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, SETTLING};
-use crate::support::broker::Broker;
-use crate::support::daemon::Daemon;
-use crate::support::kafka::{self, Place};
-use crate::support::postgres::Postgres;
-use crate::support::wait;
 use crate::traffic::{REFUSES_BOB, Traffic};
+use pgsluice_testkit::broker::Broker;
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, SETTLING};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Place};
+use pgsluice_testkit::postgres::Postgres;
+use pgsluice_testkit::wait;
 
 const PARTITIONS: i32 = 6;
 const DAEMONS: usize = 3;

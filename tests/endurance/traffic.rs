@@ -7,8 +7,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 
-use crate::case::{Case, customer_event, renamed};
-use crate::support::kafka::{Outgoing, Place, Producer};
+use pgsluice_testkit::case::{Case, customer_event, renamed};
+use pgsluice_testkit::kafka::{Outgoing, Place, Producer};
 
 /// Aggregates that get events at a time. A parked one is replaced after a while.
 const AGGREGATES: usize = 300;

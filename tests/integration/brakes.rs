@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, renamed};
 use crate::halts::until_halted;
-use crate::support::daemon::{Daemon, pgsluice};
-use crate::support::kafka::Outgoing;
-use crate::support::wait::stays;
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, renamed};
+use pgsluice_testkit::daemon::{Daemon, pgsluice};
+use pgsluice_testkit::kafka::Outgoing;
+use pgsluice_testkit::wait::stays;
 
 /// Three aggregates within the window; even a busy machine writes more letters in that time.
 const FLOOD: &str = "[dead_letter]\nflood = { aggregates = 3, share = 1.0, window = \"5s\" }\n";
@@ -25,15 +25,25 @@ fn flooded(name: &str) -> (Case, Daemon) {
     case.database.execute("alter table customer add constraint strict check (length(name) > 99)");
     case.producer().send_all((0..SENT).map(|n| renamed(&format!("c{n}"), 1)));
     let daemon = case.daemon(&format!("{CUSTOMER_ROUTE}{FLOOD}"));
-    until_halted(&daemon, "dead_letter_flood", &["route[0]", "dead_letter.flood"]);
+    until_halted(
+        &daemon,
+        "dead_letter_flood",
+        &["route upsert public.customer", "dead_letter.flood"],
+    );
     (case, daemon)
 }
 
 /// Runs `pgsluice resume` and reads its JSON.
 #[track_caller]
 fn resume(case: &Case, arguments: &[&str]) -> Value {
+    resume_as(case, "", arguments)
+}
+
+/// The same with a configuration.
+#[track_caller]
+fn resume_as(case: &Case, config: &str, arguments: &[&str]) -> Value {
     let arguments = [&["resume", "--output", "json"], arguments].concat();
-    let (code, output, errors) = pgsluice(&arguments, Some(&case.config("")), &[]);
+    let (code, output, errors) = pgsluice(&arguments, Some(&case.config(config)), &[]);
     assert_eq!(code, Some(0), "{output}{errors}");
     serde_json::from_str(&output).expect("JSON")
 }
@@ -50,7 +60,7 @@ fn a_flood_of_dead_letters_is_stopped_until_the_table_is_mended() {
     assert!((3..10).contains(&letters), "{letters} letters");
     let brakes = resume(&case, &[]);
     assert_eq!(brakes["brakes"][0]["kind"], "dead_letters");
-    assert_eq!(brakes["brakes"][0]["route"], "route[0]");
+    assert_eq!(brakes["brakes"][0]["route"], "upsert public.customer");
     assert_eq!(brakes["accepted"], json!([]));
 
     // The brake holds longer than its window, and through every new attempt.
@@ -75,9 +85,10 @@ fn a_flood_of_dead_letters_is_stopped_until_the_table_is_mended() {
 #[test]
 fn dead_letters_that_an_operator_accepts_are_written() {
     let (case, daemon) = flooded("flood_accepted");
-    let accepted = resume(&case, &["--accept-dead-letters", "--for", "5m", "--route", "0"]);
+    let only = ["--accept-dead-letters", "--for", "5m", "--route", "upsert public.customer"];
+    let accepted = resume_as(&case, CUSTOMER_ROUTE, &only);
     assert_eq!(accepted["accepted"][0]["kind"], "dead_letters");
-    assert_eq!(accepted["accepted"][0]["route"], "route[0]");
+    assert_eq!(accepted["accepted"][0]["route"], "upsert public.customer");
 
     case.until_finished(&daemon);
     assert_eq!(case.count("DEAD_LETTERED"), usize::try_from(SENT).unwrap());
@@ -101,9 +112,10 @@ fn a_resume_that_cannot_be_meant_is_refused() {
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("kafka.group"), "{text}");
 
-    let (code, text) = run(&["resume", "--accept-stale", "--route", "1"]);
+    let (code, text) = run(&["resume", "--accept-stale", "--route", "customers"]);
     assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("no route 1"), "{text}");
+    assert!(text.contains("no route \"customers\""), "{text}");
+    assert!(text.contains("has \"document\""), "{text}");
     let (code, text) = run(&["resume", "--accept-stale", "--for", "90d"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("1s to 30d"), "{text}");
@@ -118,7 +130,7 @@ fn a_wrong_version_pointer_does_not_drop_events_in_silence() {
     producer.send(renamed("c", 100));
     producer.send_all((1..=20).map(|version| renamed("c", version)));
     let daemon = case.daemon(&format!("{ENVELOPE}{brake}"));
-    until_halted(&daemon, "stale_flood", &["route[0]", "dead_letter.stale_flood"]);
+    until_halted(&daemon, "stale_flood", &["route document", "dead_letter.stale_flood"]);
     assert!(case.count("STALE") <= 5, "{} stale", case.count("STALE"));
 
     let accepted = resume(&case, &["--accept-stale"]);
@@ -139,7 +151,7 @@ fn parked_records_are_limited() {
     producer.send(Outgoing::new("other", "{}"));
     let daemon =
         case.daemon("[dead_letter]\nmax_parked_events = 4\n[limits]\nevents_per_group = 1\n");
-    until_halted(&daemon, "parking_full", &["route[0]", "4 records", "max_parked_events"]);
+    until_halted(&daemon, "parking_full", &["route document", "4 records", "max_parked_events"]);
     assert_eq!(case.count("PARKED"), 4);
 
     // What was parked is resolved, as an operator would: there is room again.

@@ -4,12 +4,12 @@
 use base64::Engine as _;
 use serde_json::json;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, customer_event};
-use crate::support::daemon::{Daemon, pgsluice};
-use crate::support::kafka::{self, Incoming, Outgoing, Place};
-use crate::support::postgres::Postgres;
-use crate::support::process::{next_number, scratch};
-use crate::support::wait;
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, customer_event};
+use pgsluice_testkit::daemon::{Daemon, pgsluice};
+use pgsluice_testkit::kafka::{self, Incoming, Outgoing, Place};
+use pgsluice_testkit::postgres::Postgres;
+use pgsluice_testkit::process::{next_number, scratch};
+use pgsluice_testkit::wait;
 
 pub(crate) const PASSWORD: &str = "PasswordCanary4711";
 const KEY: &str = "KeyCanary4711";

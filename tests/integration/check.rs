@@ -5,14 +5,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, renamed};
 use crate::secured::{self, PASSWORD};
-use crate::support::certificates::Authority;
-use crate::support::daemon::pgsluice;
-use crate::support::kafka::{self, Place};
-use crate::support::postgres::{Postgres, first_here_then_there};
-use crate::support::process::free_port;
 use crate::topics::all_but;
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, renamed};
+use pgsluice_testkit::certificates::Authority;
+use pgsluice_testkit::daemon::pgsluice;
+use pgsluice_testkit::kafka::{self, Place};
+use pgsluice_testkit::postgres::{Postgres, first_here_then_there};
+use pgsluice_testkit::process::free_port;
 
 /// Exit code and findings of `check --connect`.
 fn connect(config: &str, variables: &[(&str, &str)]) -> (Option<i32>, Vec<Value>) {
@@ -68,11 +68,11 @@ fn a_sound_configuration_is_proved_before_the_first_start_and_nothing_is_created
 fn what_a_running_daemon_uses_is_found_in_order_and_left_alone() {
     let case = Case::new("check_running", 1);
     case.producer().send(renamed("c1", 1));
-    let daemon = case.daemon(crate::case::ENVELOPE);
+    let daemon = case.daemon(pgsluice_testkit::case::ENVELOPE);
     case.until_finished(&daemon);
     let before = case.fingerprint();
 
-    let (code, findings) = connect(&case.config(crate::case::ENVELOPE), &[]);
+    let (code, findings) = connect(&case.config(pgsluice_testkit::case::ENVELOPE), &[]);
 
     assert_nothing_failed(&findings);
     assert_eq!(code, Some(0));
@@ -108,11 +108,26 @@ fn everything_that_is_wrong_is_found_at_once_and_ends_with_code_2() {
     assert_finding(&findings, "fail", "topic not-there", "does not exist");
     assert_finding(&findings, "fail", "letters-nowhere", "create_topic is false");
     assert_finding(&findings, "fail", "schema pgsluice", "may not create them");
-    assert_finding(&findings, "fail", "route[0]", "unique index on exactly (id)");
-    assert_finding(&findings, "fail", "route[0]", "column name: type inet");
-    assert_finding(&findings, "fail", "route[0]", "column b: no such column");
-    assert_finding(&findings, "fail", "route[0]", "columns id, name: permission denied");
-    assert_finding(&findings, "fail", "route[1]", "public.missing: no such table");
+    assert_finding(
+        &findings,
+        "fail",
+        "route upsert public.customer",
+        "unique index on exactly (id)",
+    );
+    assert_finding(&findings, "fail", "route upsert public.customer", "column name: type inet");
+    assert_finding(&findings, "fail", "route upsert public.customer", "column b: no such column");
+    assert_finding(
+        &findings,
+        "fail",
+        "route upsert public.customer",
+        "columns id, name: permission denied",
+    );
+    assert_finding(
+        &findings,
+        "fail",
+        "route delete public.missing",
+        "public.missing: no such table",
+    );
 }
 
 #[test]
@@ -126,7 +141,7 @@ fn topics_that_lose_records_or_letters_are_warned_of() {
     kafka::alter_topic(&letters, &[("retention.ms", "3600000")]);
 
     let variables = [("PGSLUICE__DEAD_LETTER__TOPIC", letters.as_str())];
-    let (code, findings) = connect(&case.config(crate::case::ENVELOPE), &variables);
+    let (code, findings) = connect(&case.config(pgsluice_testkit::case::ENVELOPE), &variables);
 
     assert_eq!(code, Some(0), "warnings are no failures");
     assert_finding(&findings, "warn", &case.topic, "is compacted");

@@ -4,13 +4,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::case::{
+use crate::order::rewind_progress;
+use pgsluice_testkit::case::{
     CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING, counted, renamed,
 };
-use crate::load::Load;
-use crate::order::rewind_progress;
-use crate::support::kafka;
-use crate::support::wait;
+use pgsluice_testkit::kafka;
+use pgsluice_testkit::load::Load;
+use pgsluice_testkit::wait;
 
 #[test]
 fn killed_again_and_again_under_load_nothing_is_lost_and_nothing_happens_twice() {

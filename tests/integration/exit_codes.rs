@@ -3,10 +3,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::case::{Case, ENVELOPE, SETTLING, renamed};
-use crate::support::daemon::Daemon;
-use crate::support::kafka;
-use crate::support::process::{dies_with_us, free_port};
+use pgsluice_testkit::case::{Case, ENVELOPE, SETTLING, renamed};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka;
+use pgsluice_testkit::process::{dies_with_us, free_port};
 
 fn says(daemon: &Daemon, event: &str) -> bool {
     daemon.log().iter().any(|line| line.contains(&format!("\"event\":\"{event}\"")))

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, renamed};
 use crate::halts::until_halted;
-use crate::support::daemon::Daemon;
-use crate::support::kafka;
-use crate::support::postgres::Postgres;
-use crate::support::process::free_port;
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, renamed};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka;
+use pgsluice_testkit::postgres::Postgres;
+use pgsluice_testkit::process::free_port;
 
 /// Well below `shutdown.drain_timeout`, and below every wait for brokers and database.
 const SOON: Duration = Duration::from_secs(7);

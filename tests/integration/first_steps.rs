@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::case::{Case, counted};
-use crate::support::daemon::pgsluice;
-use crate::support::kafka::{self, Outgoing};
+use pgsluice_testkit::case::{Case, counted};
+use pgsluice_testkit::daemon::pgsluice;
+use pgsluice_testkit::kafka::{self, Outgoing};
 
 #[test]
 fn four_environment_variables_are_enough() {

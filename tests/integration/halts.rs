@@ -1,9 +1,9 @@
 //! What an operator can mend halts the partitions concerned, says what is wrong, makes no dead
 //! letter, and goes on by itself once it is mended (INV-7).
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, renamed};
-use crate::support::daemon::Daemon;
-use crate::support::kafka::{self, Outgoing, Producer};
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, renamed};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Outgoing, Producer};
 
 /// Waits until the only partition is halted, and looks for the words in all three places where an
 /// operator looks: the metric, `/status`, the log.
@@ -72,7 +72,11 @@ fn a_table_that_is_missing_at_start_is_waited_for() {
     case.expects(&["partition_halted", "session_lost"]);
     case.producer().send(renamed("c", 1));
     let daemon = case.daemon(CUSTOMER_ROUTE);
-    until_halted(&daemon, "schema_mismatch", &["route[0]", "public.customer", "no such table"]);
+    until_halted(
+        &daemon,
+        "schema_mismatch",
+        &["route upsert public.customer", "public.customer", "no such table"],
+    );
     assert_eq!(daemon.get("/ready").0, 503, "every partition stands still");
 
     case.database.execute(CUSTOMER_TABLE);
@@ -88,7 +92,7 @@ fn a_renamed_table_halts_until_it_has_its_name_again() {
         "renamed_table",
         "alter table customer rename to client",
         "alter table client rename to customer",
-        &["route[0]", "public.customer", "no such table"],
+        &["route upsert public.customer", "public.customer", "no such table"],
     );
 }
 
@@ -98,7 +102,7 @@ fn a_renamed_column_halts_until_it_has_its_name_again() {
         "renamed_column",
         "alter table customer rename column name to title",
         "alter table customer rename column title to name",
-        &["route[0]", "public.customer", "column name", "no such column"],
+        &["route upsert public.customer", "public.customer", "column name", "no such column"],
     );
 }
 
@@ -108,7 +112,7 @@ fn a_missing_unique_index_halts_until_there_is_one() {
         "no_index",
         "alter table customer drop constraint customer_pkey",
         "alter table customer add primary key (id)",
-        &["route[0]", "public.customer", "unique index", "(id)"],
+        &["route upsert public.customer", "public.customer", "unique index", "(id)"],
     );
 }
 
@@ -169,7 +173,11 @@ fn a_missing_partition_of_the_target_halts_until_it_is_added() {
     );
     let daemon = case.daemon(CUSTOMER_ROUTE);
     case.producer().send_all([renamed("a", 1), renamed("z", 1)]);
-    until_halted(&daemon, "schema_mismatch", &["route[0]", "23514", "public.customer"]);
+    until_halted(
+        &daemon,
+        "schema_mismatch",
+        &["route upsert public.customer", "23514", "public.customer"],
+    );
 
     case.database
         .execute("create table customer_n partition of customer for values from ('n') to ('zz')");
@@ -189,7 +197,7 @@ fn a_revoked_grant_halts_until_it_is_granted() {
 
     case.database.execute(&format!("revoke insert on customer from {role}"));
     producer.send(renamed("c", 2));
-    let words = ["route[0]", "public.customer", "grant insert"];
+    let words = ["route upsert public.customer", "public.customer", "grant insert"];
     until_halted(&daemon, "permission_denied", &words);
 
     case.database.execute(&format!("grant insert on customer to {role}"));
@@ -255,7 +263,7 @@ fn a_code_of_the_users_own_halts_where_the_configuration_says_so() {
     let daemon =
         case.daemon(&format!("{CUSTOMER_ROUTE}\n[retry]\nsqlstate = {{ \"CL001\" = \"halt\" }}\n"));
     case.producer().send(renamed("c", 1));
-    until_halted(&daemon, "raised_exception", &["route[0]", "CL001"]);
+    until_halted(&daemon, "raised_exception", &["route upsert public.customer", "CL001"]);
 
     case.database.execute("drop trigger closed on customer");
     until_resumed(&case, &daemon, 1);

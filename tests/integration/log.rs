@@ -1,8 +1,8 @@
 //! What the log of a topic may hold and do: aborted transactions, markers, an operator who moves
 //! the group, and where reading begins.
 
-use crate::case::{Case, ENVELOPE, counted, renamed};
-use crate::support::kafka::{self, Outgoing, Producer};
+use pgsluice_testkit::case::{Case, ENVELOPE, counted, renamed};
+use pgsluice_testkit::kafka::{self, Outgoing, Producer};
 
 #[test]
 fn aborted_transactions_leave_no_trace_and_markers_leave_no_lag() {
@@ -43,7 +43,7 @@ fn an_open_transaction_is_not_read_before_it_commits() {
 
     producer.begin();
     producer.send(renamed("c", 1));
-    crate::support::wait::stays("nothing is read", std::time::Duration::from_secs(2), || {
+    pgsluice_testkit::wait::stays("nothing is read", std::time::Duration::from_secs(2), || {
         case.outcomes().is_empty()
     });
     producer.commit();
@@ -67,7 +67,7 @@ fn an_operator_who_resets_the_group_is_obeyed_and_changes_no_row() {
     let reset = ["--reset-offsets", "--to-earliest", "--execute"];
     kafka::consumer_groups_tool(&[&arguments[..], &reset[..]].concat());
     let daemon = case.daemon(ENVELOPE);
-    daemon.until("everything is read again", crate::case::SETTLING, || {
+    daemon.until("everything is read again", pgsluice_testkit::case::SETTLING, || {
         counted(&daemon, "DUPLICATE") == places.len()
     });
     case.until_finished(&daemon);
@@ -110,7 +110,7 @@ fn a_partition_with_nothing_new_shows_its_position_in_kafka_at_once() {
     let tagged = || kafka::committed_metadata(&case.group, &case.topic, 0).starts_with("pgsluice/");
     assert!(!tagged());
     let daemon = case.daemon("");
-    daemon.until("the offset is ours", crate::case::SETTLING, tagged);
+    daemon.until("the offset is ours", pgsluice_testkit::case::SETTLING, tagged);
     assert!(case.outcomes().is_empty());
     daemon.stop();
 }
@@ -129,7 +129,7 @@ fn a_recreated_topic_halts_its_partition_and_nothing_is_written() {
     kafka::create_topic(&case.topic, 1);
     case.producer().send_all((0..20).map(|n| Outgoing::new(&format!("k{n}"), r#"{"old":false}"#)));
     let daemon = case.daemon("");
-    daemon.until("the partition is halted", crate::case::SETTLING, || {
+    daemon.until("the partition is halted", pgsluice_testkit::case::SETTLING, || {
         daemon.metric("pgsluice_partition_halted", &["reason=\"log_changed\""]) > 0.5
     });
 

@@ -5,19 +5,14 @@
     reason = "a test panics where it cannot go on, in its helper functions too"
 )]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod brakes;
 mod canary;
-mod case;
 mod check;
 mod crash;
 mod exit_codes;
 mod farewell;
 mod first_steps;
 mod halts;
-mod load;
 mod log;
 mod members;
 mod metrics;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING};
-use crate::load::Load;
-use crate::support::daemon::Daemon;
-use crate::support::kafka::Outgoing;
-use crate::support::wait;
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::Outgoing;
+use pgsluice_testkit::load::Load;
+use pgsluice_testkit::wait;
 
 /// How many partitions each owner holds, by `stream_t.owner_epoch` having moved beyond its first.
 fn takes(case: &Case) -> i64 {
@@ -163,7 +163,7 @@ fn a_member_without_partitions_is_ready_and_takes_over_when_the_other_leaves() {
     spare.until_ready();
 
     first.stop();
-    let place = case.producer().send(crate::case::renamed("c", 1));
+    let place = case.producer().send(pgsluice_testkit::case::renamed("c", 1));
     case.until_finished(&spare);
     case.assert_outcomes([(place, "APPLIED")]);
 }

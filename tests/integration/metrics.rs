@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, counted, renamed};
-use crate::support::daemon::Daemon;
-use crate::support::kafka::{Outgoing, Producer, create_topic};
-use crate::support::wait::stays;
+use pgsluice_testkit::case::{
+    CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, counted, renamed,
+};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{Outgoing, Producer, create_topic};
+use pgsluice_testkit::wait::stays;
 
 const VERDICTS: [&str; 8] = [
     "APPLIED",

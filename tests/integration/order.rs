@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::case::{Case, ENVELOPE, customer_event, renamed};
-use crate::support::kafka::Outgoing;
+use pgsluice_testkit::case::{Case, ENVELOPE, customer_event, renamed};
+use pgsluice_testkit::kafka::Outgoing;
 
 #[test]
 fn an_older_version_is_stale_and_changes_nothing() {

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING, renamed};
-use crate::load::Load;
-use crate::support::kafka::Place;
-use crate::support::postgres::Postgres;
-use crate::support::process::signal;
-use crate::support::wait;
+use pgsluice_testkit::case::{
+    CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, ENVELOPE, SETTLING, renamed,
+};
+use pgsluice_testkit::kafka::Place;
+use pgsluice_testkit::load::Load;
+use pgsluice_testkit::postgres::Postgres;
+use pgsluice_testkit::process::signal;
+use pgsluice_testkit::wait;
 
 #[test]
 fn one_locked_row_delays_its_own_aggregate_only() {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::kafka::{self, Outgoing, Producer};
-use crate::support::postgres::Postgres;
-use crate::support::wait;
+use pgsluice_testkit::kafka::{self, Outgoing, Producer};
+use pgsluice_testkit::postgres::Postgres;
+use pgsluice_testkit::wait;
 
 #[test]
 fn records_are_read_back_as_they_were_produced() {

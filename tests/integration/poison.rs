@@ -3,11 +3,11 @@
 
 use serde_json::json;
 
-use crate::case::{
+use pgsluice_testkit::case::{
     CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, customer_event, renamed,
 };
-use crate::support::daemon::Daemon;
-use crate::support::kafka::{self, Incoming, Outgoing, Place};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Incoming, Outgoing, Place};
 
 /// Event 3 of `sick` with a note that the tests' constraints refuse. The events after it leave the
 /// note alone: a value that a later event of the same group overwrites would never be written.

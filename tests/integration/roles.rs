@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, customer_event, renamed};
-use crate::support::daemon::pgsluice;
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, customer_event, renamed};
+use pgsluice_testkit::daemon::pgsluice;
 
 const DELETE_ROUTE: &str = "[[route]]\naggregate_type = \"Order\"\n[route.delete]\n\
      table = \"public.order\"\nkey = { id = \"aggregate_id\" }\n";

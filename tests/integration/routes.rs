@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, customer_event, renamed};
-use crate::support::kafka::Outgoing;
+use pgsluice_testkit::case::{
+    CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, customer_event, renamed,
+};
+use pgsluice_testkit::kafka::Outgoing;
 
 #[test]
 fn envelope_events_are_merged_into_a_document() {

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, customer_event, renamed};
-use crate::support::daemon::pgsluice;
-use crate::support::kafka::{self, Outgoing, Place};
+use pgsluice_testkit::case::{
+    CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, customer_event, renamed,
+};
+use pgsluice_testkit::daemon::pgsluice;
+use pgsluice_testkit::kafka::{self, Outgoing, Place};
 
 const NO_BOB: &str = "alter table customer add constraint no_bob check (note <> 'bob')";
 
@@ -92,7 +94,13 @@ fn each_record_is_shown_with_its_route_verdict_and_effect_before_the_first_start
     assert_eq!(first["event"]["aggregate_type"], "Customer");
     assert_eq!(first["event"]["event_type"], "CustomerRegistered");
     assert_eq!(first["event"]["version"], 1);
-    assert_eq!(first["route"], json!({"index": 0, "kind": "upsert", "table": "public.customer"}));
+    assert_eq!(
+        first["route"],
+        json!({
+            "index": 0, "name": "upsert public.customer", "kind": "upsert",
+            "table": "public.customer",
+        })
+    );
     let columns = json!(["id", "name", "version"]);
     assert_eq!(first["write"]["columns"], columns, "the note is not in the event");
     let inserted = |table: &str| json!({"table": table, "inserted": 1, "updated": 0, "deleted": 0});
@@ -258,7 +266,7 @@ fn a_sample_is_spread_over_the_partitions_and_begins_where_it_is_told() {
     assert_eq!(words(&latest, "verdict"), ["APPLIED"; 5]);
     assert_eq!(
         records(&latest)[0]["route"],
-        json!({"index": null, "kind": "document", "table": null})
+        json!({"index": null, "name": "document", "kind": "document", "table": null})
     );
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::case::{Case, ENVELOPE, SETTLING, renamed};
-use crate::support::certificates::Authority;
-use crate::support::daemon::Daemon;
-use crate::support::kafka::{self, Outgoing};
+use pgsluice_testkit::case::{Case, ENVELOPE, SETTLING, renamed};
+use pgsluice_testkit::certificates::Authority;
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Outgoing};
 
 pub(crate) const PASSWORD: &str = "test-password";
 const WRONG_PASSWORD: &str = "canary-password";

@@ -4,12 +4,12 @@
 use serde_json::json;
 
 use crate::canary::{PASSWORD, guarded_case, guarded_server};
-use crate::case::{
+use pgsluice_testkit::case::{
     CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, ENVELOPE, SETTLING, customer_event, renamed,
 };
-use crate::support::daemon::Daemon;
-use crate::support::postgres::Postgres;
-use crate::support::process::{next_number, scratch};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::postgres::Postgres;
+use pgsluice_testkit::process::{next_number, scratch};
 
 /// Waits until the log and `/status` name the server's code.
 #[track_caller]

@@ -1,7 +1,7 @@
 //! A standard error that nobody reads costs log lines and nothing else.
 
-use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, renamed};
-use crate::support::daemon::{Daemon, Unread};
+use pgsluice_testkit::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, SETTLING, renamed};
+use pgsluice_testkit::daemon::{Daemon, Unread};
 
 /// Work, more lines than a pipe and the writer's queue hold, and a clean end.
 fn works_and_ends_cleanly(name: &str, unread: Unread) {

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use crate::case::{Case, ENVELOPE, SETTLING, renamed};
 use crate::secured::{PASSWORD, daemon as secured_daemon};
-use crate::support::daemon::Daemon;
-use crate::support::kafka::{self, Outgoing};
-use crate::support::wait;
+use pgsluice_testkit::case::{Case, ENVELOPE, SETTLING, renamed};
+use pgsluice_testkit::daemon::Daemon;
+use pgsluice_testkit::kafka::{self, Outgoing};
+use pgsluice_testkit::wait;
 
 /// Waits until the topic is refused with that code, in all places where an operator looks.
 #[track_caller]

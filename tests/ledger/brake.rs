@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgsluice::config::BrakeConfig;
-use pgsluice::route::{Column, CompiledAction, Target};
+use pgsluice::route::{Column, CompiledAction, CompiledRoute, Target};
 use pgsluice::sql::column_type::ColumnType;
 use pgsluice_core::event::{Content, RouteId};
 use pgsluice_core::group::{Group, GroupReply};
@@ -132,7 +132,7 @@ fn an_operator_accepts_dead_letters_of_all_routes_or_of_one_and_for_a_while() {
             fixture.session.sink.0
         ));
     };
-    accept("route[0]", "1 hour");
+    accept("views-0", "1 hour");
     halted(&fixture.slow(bad(3)), Reason::DeadLetterFlood, 3);
     accept("", "-1 second");
     halted(&fixture.slow(bad(3)), Reason::DeadLetterFlood, 3);
@@ -173,16 +173,14 @@ fn only_outcomes_of_the_sink_and_the_route_are_held_against_an_event() {
     let sink = fixture.session.sink.0.to_string();
     // GIVEN letters of another route, and parked ones, in a log of their own
     for offset in (1..1_000).step_by(100) {
-        elsewhere(&fixture, &sink, "route[7]", "poison", offset);
-        elsewhere(&fixture, &sink, "route[0]", "parked", offset + 1);
+        elsewhere(&fixture, &sink, "views-7", "poison", offset);
+        elsewhere(&fixture, &sink, "views-0", "parked", offset + 1);
     }
     // and of another sink
     for offset in (2_001..3_000).step_by(100) {
-        elsewhere(&fixture, "99", "route[0]", "poison", offset);
+        elsewhere(&fixture, "99", "views-0", "poison", offset);
     }
-    fixture
-        .database
-        .execute("delete from pgsluice.stale_t where stream = 2 and route = 'route[0]'");
+    fixture.database.execute("delete from pgsluice.stale_t where stream = 2 and route = 'views-0'");
     let mut event = poison(1, Some(1));
     if let Content::Poison(poison) = &mut event.content {
         poison.route = Some(RouteId(0));
@@ -192,6 +190,59 @@ fn only_outcomes_of_the_sink_and_the_route_are_held_against_an_event() {
     assert_eq!(fixture.fast(vec![newest]), [done(&[Verdict::Applied])]);
     let stale = group(1, vec![document(2, Some(2))]);
     assert_eq!(fixture.slow(stale), done(&[Verdict::Stale]));
+}
+
+/// A group of an aggregate of its own that cannot be applied, meant for a route.
+fn bad_of(route: u16, stream: i32, offset: i64) -> Group {
+    let mut event = poison(offset, Some(1));
+    if let Content::Poison(poison) = &mut event.content {
+        poison.route = Some(RouteId(route));
+    }
+    group_of(&format!("bad-{offset}"), stream, vec![event])
+}
+
+#[test]
+fn a_route_inserted_above_does_not_change_what_letters_brakes_and_acceptances_mean() {
+    let mut fixture = fixture("brake_inserted_route");
+    let sink = fixture.session.sink.0;
+    // GIVEN letters of a route, and those of a version that called it by its place
+    assert_eq!(fixture.slow(bad_of(0, 1, 1)), done(&DEAD_LETTERED));
+    assert_eq!(fixture.slow(bad_of(0, 1, 2)), done(&DEAD_LETTERED));
+    for offset in 901..910 {
+        elsewhere(&fixture, &sink.to_string(), "route[0]", "poison", offset);
+        elsewhere(&fixture, &sink.to_string(), "route[1]", "poison", offset + 10);
+    }
+    // WHEN another route is written above it
+    let inserted =
+        CompiledRoute { id: RouteId(0), name: "inserted".into(), action: CompiledAction::Skip };
+    fixture.context.plan.routes.insert(0, inserted);
+    fixture.context.plan.routes[1].id = RouteId(1);
+
+    // THEN its letters count for it still, and not for the one that has its place now
+    assert_eq!(fixture.slow(bad_of(0, 2, 1)), done(&DEAD_LETTERED));
+    assert_eq!(fixture.slow(bad_of(0, 2, 2)), done(&DEAD_LETTERED));
+    let why = halted(&fixture.slow(bad_of(1, 1, 3)), Reason::DeadLetterFlood, 3);
+    assert_eq!(why, format!("route views-0: {TOLD}"));
+    assert_eq!(fixture.line("select route, \"offset\" from pgsluice.brake"), "views-0|3");
+    let accept = |route: &str| {
+        fixture.database.execute(&format!(
+            "insert into pgsluice.acceptance_t (sink, kind, route, accepted_until) \
+             values ({sink}, 'dead_letters', '{route}', now() + interval '1 hour')",
+        ));
+    };
+    for other in ["inserted", "route[0]", "route[1]"] {
+        accept(other);
+        halted(&fixture.slow(bad_of(1, 1, 3)), Reason::DeadLetterFlood, 3);
+    }
+    accept("views-0");
+    assert_eq!(fixture.slow(bad_of(1, 1, 3)), done(&DEAD_LETTERED));
+    assert_eq!(
+        fixture.lines(
+            "select route, count(*) from pgsluice.dead_letter group by route order by route"
+        ),
+        ["inserted|2", "route[0]|9", "route[1]|9", "views-0|3"],
+        "rows of an earlier version are shown as they are"
+    );
 }
 
 #[test]
@@ -240,7 +291,7 @@ fn what_took_effect_before_the_brake_stays() {
     let events = || vec![item(2, "good"), item(3, ""), item(4, "later")];
     let reply = fixture.slow(failed_with(group(1, events()), *b"23514"));
     let why = halted(&reply, Reason::DeadLetterFlood, 3);
-    assert!(why.starts_with("route[0]: more than 1 aggregates"), "{why}");
+    assert!(why.starts_with("route views-0: more than 1 aggregates"), "{why}");
     assert_eq!(fixture.line("select name from item"), "good");
     assert_eq!(fixture.letters(1).len(), 1);
 
@@ -249,7 +300,7 @@ fn what_took_effect_before_the_brake_stays() {
     assert_eq!(fixture.slow(failed_with(group(1, events()), *b"23514")), done(&verdicts));
     assert_eq!(
         fixture.lines("select route from pgsluice.dead_letter_t order by \"offset\""),
-        ["route[0]", "route[0]", "route[0]"]
+        ["views-0", "views-0", "views-0"]
     );
 }
 
@@ -263,12 +314,12 @@ fn stale_events_trip_a_brake_of_their_own() {
     assert_eq!(fixture.slow(stale(2)), done(&[Verdict::Stale]));
     assert_eq!(
         fixture.line("select route, events, first_offset, last_offset from pgsluice.stale_t"),
-        "route[0]|2|1|2"
+        "views-0|2|1|2"
     );
     let why = halted(&fixture.slow(stale(3)), Reason::StaleFlood, 3);
     assert_eq!(
         why,
-        "route[0]: more than 2 events were stale within 60 s, or more than a share of 1 of all \
+        "route views-0: more than 2 events were stale within 60 s, or more than a share of 1 of all \
          records (dead_letter.stale_flood); mend the cause, or `pgsluice resume --accept-stale` if \
          they are as they should be"
     );
@@ -303,7 +354,7 @@ fn a_window_of_seconds_sees_the_minute_in_which_it_begins() {
     assert_eq!(fixture.fast(vec![newest]), [done(&[Verdict::Applied])]);
     fixture.database.execute(
         "insert into pgsluice.stale_t values \
-         (1, 'route[0]', now() - interval '59 seconds', 2, 1, 2)",
+         (1, 'views-0', now() - interval '59 seconds', 2, 1, 2)",
     );
     let stale = group(1, vec![document(3, Some(3))]);
     halted(&fixture.slow(stale), Reason::StaleFlood, 3);
@@ -329,7 +380,7 @@ fn a_large_share_of_stale_events_trips_only_when_it_lasts() {
     assert_eq!(fixture.fast(vec![newest]), [done(&[Verdict::Applied])]);
     let seen = |minutes_ago: i32, first: i64, last: i64, events: i64| {
         fixture.database.execute(&format!(
-            "insert into pgsluice.stale_t values (1, 'route[0]', \
+            "insert into pgsluice.stale_t values (1, 'views-0', \
              date_trunc('minute', now()) - interval '{minutes_ago} minutes', {events}, {first}, \
              {last})"
         ));
@@ -345,7 +396,9 @@ fn a_large_share_of_stale_events_trips_only_when_it_lasts() {
 fn counts_of_stale_events_are_forgotten_after_a_day() {
     let fixture = fixture("brake_stale_old");
     fixture.database.execute(
-        "insert into pgsluice.stale_t values (1, 'route[0]', now() - interval '25 hours', 7, 1, 9)",
+        "insert into pgsluice.stale_t values \
+           (1, 'views-0', now() - interval '25 hours', 7, 1, 9), \
+           (1, 'renamed since', now() - interval '25 hours', 7, 1, 9)",
     );
     let newest = group(2, vec![document(1, Some(100))]);
     assert_eq!(fixture.fast(vec![newest]), [done(&[Verdict::Applied])]);
@@ -363,7 +416,7 @@ fn no_more_than_the_allowed_records_are_parked() {
     assert_eq!(fixture.slow(behind(2)), done(&[Verdict::Parked]));
     assert_eq!(fixture.slow(behind(3)), done(&[Verdict::Parked]));
     let why = halted(&fixture.slow(behind(4)), Reason::ParkingFull, 4);
-    assert_eq!(why, "route[0]: 2 records are parked, dead_letter.max_parked_events");
+    assert_eq!(why, "route views-0: 2 records are parked, dead_letter.max_parked_events");
     assert_eq!(fixture.letters(1).len(), 3);
     // WHEN an operator resolves one of them, THEN there is room for another.
     fixture.database.execute(

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgsluice::config::{self, Config};
+use pgsluice::kafka::Librdkafka;
 use pgsluice::lanes::context::ApplyContext;
 use pgsluice::lanes::fast::apply;
 use pgsluice::lanes::parked_count::ParkedCount;
@@ -25,7 +26,7 @@ use pgsluice_core::record::{
 };
 use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
-use crate::support::postgres::{Database, Postgres};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 /// The epoch under which the test owns its streams.
 pub(crate) const EPOCH: OwnerEpoch = OwnerEpoch(7);
@@ -46,7 +47,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// A database with the streams 1 and 2, both ours, and one route for each action.
+    /// A database with the streams 1 and 2, both ours, and one route for each action: `views-0`, ….
     pub(crate) fn new(name: &str, actions: Vec<CompiledAction>) -> Self {
         Self::with_gaps(name, GapPolicy::Apply, actions)
     }
@@ -62,7 +63,11 @@ impl Fixture {
         let routes = actions
             .into_iter()
             .zip(0..)
-            .map(|(action, id)| CompiledRoute { id: RouteId(id), action })
+            .map(|(action, id)| CompiledRoute {
+                id: RouteId(id),
+                name: format!("views-{id}").into(),
+                action,
+            })
             .collect();
         let context = ApplyContext {
             plan: Plan { routes },
@@ -169,7 +174,7 @@ fn configuration(database: &Database) -> Config {
         ("PGSLUICE__POSTGRES__LANES", "1".to_owned()),
     ];
     let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
-    config::load(None, variables).unwrap()
+    config::load(None, variables, &Librdkafka).unwrap()
 }
 
 pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document { merge: false };

@@ -265,14 +265,14 @@ fn a_table_with_rewrite_rules_or_an_identity_of_its_own_is_refused_before_anythi
     let name = "name = \"payload:/name\"";
     assert_eq!(
         refused("ruled", ruled, name),
-        "route[0], table public.t: has rewrite rules (create rule); use triggers instead"
+        "route upsert public.t, table public.t: has rewrite rules (create rule); use triggers instead"
     );
     for computed in ["generated always as identity", "generated always as (1) stored"] {
         let ddl = format!("create table t (id text primary key, name integer {computed})");
         assert_eq!(
             refused("computed", &ddl, name),
-            "route[0], table public.t, column name: the database computes it; take it out of the \
-             route"
+            "route upsert public.t, table public.t, column name: the database computes it; take it \
+             out of the route"
         );
     }
 }

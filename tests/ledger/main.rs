@@ -7,11 +7,9 @@
     reason = "a test panics where it cannot go on, in its helper functions too"
 )]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod brake;
 mod fixture;
+mod guard;
 mod hostile;
 mod poison;
 mod race;

@@ -7,7 +7,7 @@ use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{DOCUMENT, Fixture, document, done, failed_code, group, poison};
-use crate::support::wait;
+use pgsluice_testkit::wait;
 
 /// Gives a group to the slow lane; while its transaction is about to insert the ledger row, another
 /// session inserts it with version 9, as read from stream 2.

@@ -6,8 +6,7 @@ use pgsluice_core::group::Progress;
 use pgsluice_core::record::{NextOffset, OwnerEpoch};
 
 use crate::place::{PATIENCE, Place, progress};
-use crate::support;
-use crate::support::postgres::Postgres;
+use pgsluice_testkit::postgres::Postgres;
 
 #[test]
 fn the_barrier_moves_progress_with_its_anchor_and_never_back() {
@@ -98,7 +97,7 @@ fn a_warning_while_the_barrier_runs_means_it_is_not_durable() {
     other.batch_execute("select pg_reload_conf()").unwrap();
     let lead = session.lead_backend();
     let cancel = std::thread::spawn(move || {
-        support::wait::until("the barrier waits for the standby", PATIENCE, || {
+        pgsluice_testkit::wait::until("the barrier waits for the standby", PATIENCE, || {
             let waiting =
                 "select 1 from pg_stat_activity where pid = $1 and wait_event = 'SyncRep'";
             !other.query(waiting, &[&lead]).unwrap().is_empty()

@@ -12,8 +12,7 @@ use pgsluice_core::fault::{FaultKind, SqlState};
 use pgsluice_core::record::SessionId;
 
 use crate::place::{PATIENCE, Place, config_with, progress, runtime};
-use crate::support;
-use crate::support::postgres::{Postgres, first_here_then_there};
+use pgsluice_testkit::postgres::{Postgres, first_here_then_there};
 
 fn server_fault(code: &[u8; 5]) -> FaultKind {
     FaultKind::Server(SqlState(*code))
@@ -173,9 +172,9 @@ fn an_answer_that_does_not_come_in_time_ends_the_session() {
     let claim = place.claim(&session, 0);
     let lead = u32::try_from(session.lead_backend()).unwrap();
 
-    support::process::signal(lead, "STOP");
+    pgsluice_testkit::process::signal(lead, "STOP");
     let refused = place.runtime.block_on(advance(&session, &[progress(&claim, 10)]));
-    support::process::signal(lead, "CONT");
+    pgsluice_testkit::process::signal(lead, "CONT");
 
     assert_eq!(refused.unwrap_err().kind, FaultKind::Deadline);
     assert_eq!(place.end(end).kind, FaultKind::Deadline);

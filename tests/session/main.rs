@@ -2,9 +2,6 @@
 //! and who owns a partition.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it cannot go on")]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod barrier;
 mod connection;
 mod migrate;

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use pgsluice::store::migrate::{MigrateError, known_version, migrate, verify};
 
 use crate::place::{Place, config_with, runtime};
-use crate::support::postgres::Postgres;
+use pgsluice_testkit::postgres::Postgres;
 
 #[test]
 fn four_processes_migrate_an_empty_database_at_once_and_one_of_them_does_the_work() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use pgsluice::config::{self, Config};
+use pgsluice::kafka::Librdkafka;
 use pgsluice::lanes::take::{TakeRequest, take};
 use pgsluice::postgres::{Session, SessionEnd};
 use pgsluice::store::migrate::migrate;
@@ -15,7 +16,7 @@ use pgsluice_core::input::{Claim, TakeReply};
 use pgsluice_core::position::{Committed, KafkaPosition};
 use pgsluice_core::record::{Anchor, Generation, NextOffset, Offset, SessionId, TopicPartition};
 
-use crate::support::postgres::{Database, Postgres};
+use pgsluice_testkit::postgres::{Database, Postgres};
 
 /// Long enough for a busy machine; nothing here should take more than a moment.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,7 +34,7 @@ pub(crate) fn config_with(url: &str, more: &[(&str, &str)]) -> Config {
         ("PGSLUICE__POSTGRES__LANES", "2"),
     ];
     let env = given.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    config::load(None, env).unwrap()
+    config::load(None, env, &Librdkafka).unwrap()
 }
 
 /// A database with our tables in it.

@@ -8,9 +8,9 @@ use pgsluice_core::fault::{FaultKind, TlsFault};
 use pgsluice_core::record::SessionId;
 
 use crate::place::{PATIENCE, config_with, runtime};
-use crate::support::certificates::{Authority, Identity};
-use crate::support::postgres::{Database, Postgres};
-use crate::support::wait;
+use pgsluice_testkit::certificates::{Authority, Identity};
+use pgsluice_testkit::postgres::{Database, Postgres};
+use pgsluice_testkit::wait;
 
 const MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
 

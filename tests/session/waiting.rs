@@ -51,7 +51,7 @@ fn parked_aggregates_and_unpublished_letters_are_counted_for_the_sink_up_to_a_li
 #[test]
 fn numbers_that_were_read_are_not_told_before_a_durable_write_inv_14() {
     let place = Place::on(
-        crate::support::postgres::Postgres::shared(),
+        pgsluice_testkit::postgres::Postgres::shared(),
         "waiting_proof",
         &[("PGSLUICE__POSTGRES__SLOW_LOCK_TIMEOUT", "100ms")],
     );

@@ -126,7 +126,7 @@ impl fmt::Display for TlsFault {
 pub struct Fault {
     /// What failed.
     pub kind: FaultKind,
-    /// The route concerned and, where we looked at the catalog ourselves, what its table lacks:
+    /// The route concerned, by its name and, where we looked at the catalog ourselves, what its table lacks:
     /// names only.
     pub route: Option<Box<str>>,
     /// Constraint named by the server.

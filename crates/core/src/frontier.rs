@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::guard::guard;
 use crate::record::{Anchor, NextOffset, Offset, Record};
 
 /// Tracks which delivered records of one reading of a partition are finished.
@@ -16,8 +17,6 @@ pub struct Frontier {
     delivered: NextOffset,
     entries: VecDeque<Entry>,
     unfinished: usize,
-    #[cfg(test)]
-    prefix_ignored: bool,
 }
 
 #[derive(Debug)]
@@ -30,15 +29,7 @@ struct Entry {
 impl Frontier {
     /// Starts at `next`; `anchor` is the last finished record below it, as stored.
     pub fn new(next: NextOffset, anchor: Option<Anchor>) -> Self {
-        Self {
-            next,
-            anchor,
-            delivered: next,
-            entries: VecDeque::new(),
-            unfinished: 0,
-            #[cfg(test)]
-            prefix_ignored: false,
-        }
+        Self { next, anchor, delivered: next, entries: VecDeque::new(), unfinished: 0 }
     }
 
     /// Everything below is finished.
@@ -81,20 +72,28 @@ impl Frontier {
             debug_assert!(false, "a record finishes once");
             return;
         }
-        entry.finished =
-            Some(Anchor { offset: record.offset, timestamp: record.timestamp, crc: record.crc() });
+        let anchor =
+            Anchor { offset: record.offset, timestamp: record.timestamp, crc: record.crc() };
+        entry.finished = Some(anchor);
         self.unfinished -= 1;
-        #[cfg(test)]
-        if self.prefix_ignored {
-            self.next = self.next.max(record.offset.next());
+        // The first entry is never finished: progress moves when that one is.
+        if guard!(ContiguousPrefix, index > 0) {
             return;
         }
+        self.reach(anchor);
         while let Some(anchor) = self.entries.front().and_then(|e| e.finished) {
             self.entries.pop_front();
+            self.reach(anchor);
+        }
+        self.follow_consumer();
+    }
+
+    /// Moves progress behind a finished record.
+    fn reach(&mut self, anchor: Anchor) {
+        if anchor.offset.next() > self.next {
             self.next = anchor.offset.next();
             self.anchor = Some(anchor);
         }
-        self.follow_consumer();
     }
 
     /// Takes note of the consumer's position, which may lie beyond the last record because
@@ -109,12 +108,6 @@ impl Frontier {
         if self.unfinished == 0 {
             self.next = self.next.max(self.delivered);
         }
-    }
-
-    /// Breaks INV-1 on purpose, so that the simulation can show that it would notice.
-    #[cfg(test)]
-    pub(crate) fn ignore_prefix(&mut self) {
-        self.prefix_ignored = true;
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::event::{AggregateKey, Content, Event, RouteId};
+use crate::event::{AggregateKey, AggregateVersion, Content, Event, RouteId};
 use crate::fault::Fault;
 use crate::record::{Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition};
-use crate::verdict::Reason;
+use crate::verdict::{Reason, Verdict};
 
 /// The reading of a partition that a group comes from, and the proof that it is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,33 @@ impl Group {
         &self.events[self.events.len() - 1]
     }
 
+    /// Versions missing between the events of the group, before each of them that follows another
+    /// one. What is missing before the first is not the group's to tell: it stands in the ledger.
+    /// After a delete nothing is missing.
+    pub fn gap_within(&self) -> i64 {
+        let mut gap = 0_i64;
+        let mut stored: Option<AggregateVersion> = None;
+        for event in &self.events {
+            if let (Some(version), Some(stored)) = (event.envelope.version, stored) {
+                gap = gap.saturating_add((version.0 - stored.0 - 1).max(0));
+            }
+            stored = if event.deletes() { None } else { event.envelope.version.or(stored) };
+        }
+        gap
+    }
+
+    /// The answer of a fast statement that succeeded. `gap` is what was missing before the first
+    /// event; `None` where the ledger did not move.
+    pub fn moved(&self, gap: Option<i64>) -> GroupReply {
+        match gap {
+            Some(gap) => GroupReply::Done {
+                verdicts: vec![Verdict::Applied; self.events.len()],
+                gap: gap.saturating_add(self.gap_within()),
+            },
+            None => GroupReply::Refused,
+        }
+    }
+
     /// What the group counts against `limits.in_flight_bytes`.
     pub fn weight(&self) -> usize {
         self.events.iter().map(|e| e.record.weight()).sum()
@@ -134,8 +161,9 @@ pub enum GroupReply {
     /// Every event has its outcome, in one committed transaction; one verdict an event, in order.
     Done {
         /// The verdicts.
-        verdicts: Vec<crate::verdict::Verdict>,
-        /// Versions missing before the group (`on_gap = "apply"`), 0 for none.
+        verdicts: Vec<Verdict>,
+        /// Versions missing before the events that were applied (`on_gap = "apply"`), all together;
+        /// 0 for none.
         gap: i64,
     },
     /// The ledger did not move: nothing was written, nothing raised. Decide on the row.
@@ -157,6 +185,15 @@ pub enum GroupReply {
     /// The database knows a newer owner of the stream: nothing that only an owner may write was
     /// written.
     NotOwner,
+}
+
+impl GroupReply {
+    /// The answer of a fast statement that failed: nothing of it was written. Several `groups` that
+    /// shared it are tried alone, because alone each of them may fare differently; a session that
+    /// ended has no more to try.
+    pub fn unwritten(fault: &Fault, groups: usize, ends_session: bool) -> Self {
+        if groups > 1 && !ends_session { Self::Unsettled } else { Self::Failed(fault.clone()) }
+    }
 }
 
 /// Progress of one stream as the barrier writes it.

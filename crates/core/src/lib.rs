@@ -11,10 +11,12 @@
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
+pub mod course;
 pub mod event;
 pub mod fault;
 pub mod frontier;
 pub mod group;
+mod guard;
 pub mod input;
 mod partition;
 pub mod position;

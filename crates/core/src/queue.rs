@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::event::Event;
 use crate::group::{Group, GroupKind, OrderingKey, Origin};
+use crate::guard::guard;
 use crate::record::TopicPartition;
 
 /// Events that wait for their turn. Bounded by the poll budget (`limits.in_flight_bytes`).
@@ -13,8 +14,6 @@ pub struct Queue {
     lines: HashMap<OrderingKey, Line>,
     /// Keys with waiting events and no group in flight, oldest first.
     ready: VecDeque<OrderingKey>,
-    #[cfg(test)]
-    busy_ignored: bool,
 }
 
 #[derive(Debug, Default)]
@@ -69,11 +68,6 @@ impl Queue {
             }
         }
         line.busy = true;
-        #[cfg(test)]
-        if self.busy_ignored {
-            line.busy = false;
-            line.list(order.clone(), &mut self.ready);
-        }
         let origin = Arc::unwrap_or_clone(first.origin);
         Some(Group { origin, order, kind: first.kind, events, failure: None })
     }
@@ -126,18 +120,13 @@ impl Queue {
         self.ready.clear();
         freed
     }
-
-    /// Breaks INV-3 on purpose, so that the simulation can show that it would notice.
-    #[cfg(test)]
-    pub(crate) fn ignore_busy(&mut self) {
-        self.busy_ignored = true;
-    }
 }
 
 impl Line {
     /// Puts the key into the ready list if its next group may go and it is not there yet.
     fn list(&mut self, order: OrderingKey, ready: &mut VecDeque<OrderingKey>) {
-        if !self.busy && !self.listed && !self.waiting.is_empty() {
+        let held = guard!(OneGroupPerKey, self.busy);
+        if !held && !self.listed && !self.waiting.is_empty() {
             self.listed = true;
             ready.push_back(order);
         }

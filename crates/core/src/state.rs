@@ -28,6 +28,7 @@ use rand::rngs::SmallRng;
 
 use crate::event::{Event, RouteId};
 use crate::group::{Group, GroupKind, GroupReply, OrderingKey, Origin};
+use crate::guard::guard;
 use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
 use crate::verdict::{Reason, Verdict};
 
@@ -38,8 +39,6 @@ use crate::queue::Queue;
 mod config;
 mod drain;
 mod failure;
-#[cfg(test)]
-mod guard;
 mod recovery;
 mod schedule;
 mod take;
@@ -49,8 +48,6 @@ mod unqueued;
 
 pub use config::{Decide, StateConfig};
 use drain::Drain;
-#[cfg(test)]
-pub(crate) use guard::Guard;
 
 /// The database session, as the coordinator sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,8 +102,6 @@ pub struct State {
     /// Durable positions of partitions given up, until their ticket is answered.
     released: BTreeMap<RevokeTicket, Vec<MirrorPosition>>,
     out: Vec<Action>,
-    #[cfg(test)]
-    removed: Option<Guard>,
 }
 
 impl State {
@@ -137,8 +132,6 @@ impl State {
             drain: Drain::No,
             released: BTreeMap::new(),
             out: vec![Action::OpenSession { session: first, after: Duration::ZERO }],
-            #[cfg(test)]
-            removed: None,
         }
     }
 
@@ -211,11 +204,7 @@ impl State {
 
     /// The reply or position belongs to the session in use.
     fn current_session(&self, session: SessionId) -> bool {
-        #[cfg(test)]
-        if !self.guarded_by(Guard::SessionTag) {
-            return true;
-        }
-        self.session == Session::Open(session)
+        !guard!(SessionTag, self.session != Session::Open(session))
     }
 
     /// The partition, if it still has the reading that `generation` names.
@@ -224,11 +213,8 @@ impl State {
         partition: &TopicPartition,
         generation: Generation,
     ) -> Option<&mut Partition> {
-        #[cfg(test)]
-        let ignore_tag = !self.guarded_by(Guard::GenerationTag);
-        #[cfg(not(test))]
-        let ignore_tag = false;
-        self.partitions.get_mut(partition).filter(|p| p.generation == generation || ignore_tag)
+        let partition = self.partitions.get_mut(partition)?;
+        (!guard!(GenerationTag, partition.generation != generation)).then_some(partition)
     }
 
     /// The partition, if it is being read under that generation.

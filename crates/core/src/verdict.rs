@@ -6,6 +6,7 @@
 //! without needing more than the row itself; whatever it refuses is judged here.
 
 use crate::event::AggregateVersion;
+use crate::guard::guard;
 use crate::record::RecordId;
 
 /// The final outcome of a record. Only `DeadLettered` and `Parked` may later change, by re-drive
@@ -55,6 +56,25 @@ impl Verdict {
             Self::DeadLettered => "DEAD_LETTERED",
             Self::Parked => "PARKED",
             Self::Discarded => "DISCARDED",
+        }
+    }
+}
+
+/// Why a record is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It cannot be applied itself.
+    Poison,
+    /// It waits behind a dead letter of its aggregate.
+    Parked,
+}
+
+impl Disposition {
+    /// The word in `dead_letter_t.disposition`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poison => "poison",
+            Self::Parked => "parked",
         }
     }
 }
@@ -258,38 +278,39 @@ pub fn judge(row: Option<&LedgerRow>, event: &Candidate<'_>, gaps: GapPolicy) ->
     let Some(row) = row else { return Judgement::Apply { gap: 0 } };
     let same_stream = row.position.stream == event.id.stream;
     if !event.redrive {
-        if same_stream && event.id.offset <= row.position.offset {
+        if guard!(PositionCovered, same_stream && event.id.offset <= row.position.offset) {
             return Judgement::Settled;
         }
-        if row.parked && !took_effect_before(row, event, same_stream) {
+        let before = guard!(TookEffectBefore, took_effect_before(row, event, same_stream));
+        if guard!(AggregateParked, row.parked && !before) {
             return Judgement::Park(Reason::AggregateParked);
         }
     }
-    if row.deleted && (same_stream || row.earlier_log) {
+    if guard!(DeletedBeginsAnew, row.deleted && (same_stream || row.earlier_log)) {
         return Judgement::Apply { gap: 0 };
     }
     let Some(version) = event.version else {
-        return if row.deleted {
+        return if guard!(DeletedStays, row.deleted) {
             Judgement::Note(Verdict::Stale, Reason::AggregateDeleted)
         } else {
             Judgement::Apply { gap: 0 }
         };
     };
     let Some(stored) = row.version else { return Judgement::Apply { gap: 0 } };
-    if version < stored {
+    if guard!(VersionLower, version < stored) {
         return Judgement::Note(Verdict::Stale, Reason::VersionLower);
     }
     if version == stored {
-        return if row.event_id.as_deref() == Some(event.event_id) {
+        return if guard!(EventRepeated, row.event_id.as_deref() == Some(event.event_id)) {
             Judgement::Note(Verdict::Duplicate, Reason::EventRepeated)
-        } else if row.deleted {
-            Judgement::Note(Verdict::Stale, Reason::AggregateDeleted)
-        } else {
+        } else if guard!(VersionConflict, !row.deleted) {
             Judgement::Poison(Reason::VersionConflict)
+        } else {
+            Judgement::Note(Verdict::Stale, Reason::AggregateDeleted)
         };
     }
     let gap = version.0 - stored.0 - 1;
-    if gap > 0 && gaps == GapPolicy::Park {
+    if guard!(VersionGap, gap > 0 && gaps == GapPolicy::Park) {
         return Judgement::Park(Reason::VersionGap);
     }
     Judgement::Apply { gap }
@@ -312,6 +333,7 @@ fn took_effect_before(row: &LedgerRow, event: &Candidate<'_>, same_stream: bool)
 impl LedgerRow {
     /// The row after `event` was applied on it.
     pub fn applied(row: Option<&Self>, event: &Candidate<'_>, deletes: bool) -> Self {
+        let kept = row.filter(|_| guard!(VersionKept, true)).and_then(|row| row.version);
         let position = match row {
             // A re-drive never moves the position back: records after it are decided already.
             Some(row) if event.redrive && row.position.stream == event.id.stream => {
@@ -320,7 +342,7 @@ impl LedgerRow {
             _ => event.id,
         };
         Self {
-            version: event.version.or_else(|| row.and_then(|r| r.version)),
+            version: event.version.or(kept),
             event_id: Some(event.event_id.into()),
             position,
             deleted: deletes,

@@ -95,11 +95,13 @@ pub struct Said {
     pub fields: Vec<&'static str>,
 }
 
-/// A route by its place and kind.
+/// A route by its place, name and kind.
 #[derive(Debug, Serialize)]
 pub struct Route {
     /// Its place in the configuration; `None` for the default document route.
     pub index: Option<u16>,
+    /// Its name.
+    pub name: String,
     /// What it does.
     pub kind: &'static str,
     /// The table it writes to.
@@ -159,6 +161,7 @@ pub(super) fn said(explained: &Explained<'_>, event: &Event) -> Sampled {
         },
         route: route.map(|id| Route {
             index: (usize::from(id.0) < config.routes.len()).then_some(id.0),
+            name: plan.route(id).name.to_string(),
             kind: kind(&plan.route(id).action),
             table: plan.route(id).action.target().map(full_name),
         }),
@@ -389,7 +392,7 @@ impl Sampled {
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.index {
-            Some(index) => write!(f, "route[{index}], {}", self.kind)?,
+            Some(_) => write!(f, "{}, {}", self.name, self.kind)?,
             None => write!(f, "the default, {}", self.kind)?,
         }
         if let Some(table) = &self.table {

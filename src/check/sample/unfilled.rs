@@ -50,7 +50,7 @@ impl Seen {
                 .collect();
             if !never.is_empty() {
                 report.warn(
-                    format!("route[{}]", id.0),
+                    format!("route {}", plan.route(*id).name),
                     format!(
                         "none of {upserts} records has anything for column {}",
                         never.join(", ")

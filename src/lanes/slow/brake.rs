@@ -6,24 +6,22 @@
 //! Transactions that run at the same moment do not see each other's letters: the limit may be
 //! passed by as many as are being written, at most one a slow connection of each process.
 
+use std::sync::Arc;
+
 use crate::config::BrakeConfig;
 use crate::lanes::context::ApplyContext;
 use crate::sql::query::Query;
-use crate::store::brake::{self, BrakeKind, Counted, Question, Trip};
+use crate::store::brake::{self, BrakeKind, Question, Trip};
 use crate::store::ledger::storable;
-use crate::store::letter::Disposition;
 use crate::store::stream::own;
-use pgsluice_core::event::{Content, Event, RouteId};
+use pgsluice_core::event::{Content, Event};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::record::{Offset, RecordId};
-use pgsluice_core::verdict::{Reason, Verdict};
+use pgsluice_core::verdict::Reason;
 
-use super::course::{Course, Outcome, Write};
 use super::transaction::Transaction;
-
-/// A share of fewer records says nothing.
-const SMALLEST_STRETCH: i64 = 200;
+use pgsluice_core::course::{Allowance, Course, Limit, Tripped};
 
 /// Why the outcomes of a group must not be written.
 #[derive(Debug)]
@@ -34,8 +32,8 @@ pub(super) struct Stop {
     fault: Fault,
     /// The record that must not be passed.
     at: Offset,
-    /// Its route, where one was found.
-    route: Option<RouteId>,
+    /// The name of its route, where one was found.
+    route: Option<Arc<str>>,
     /// The brake that trips now, with what it counted; `None` for one that holds already.
     trips: Option<(BrakeKind, i64)>,
 }
@@ -47,134 +45,75 @@ pub(super) async fn ask(
     group: &Group,
     course: &Course,
 ) -> Result<Option<Stop>, Fault> {
-    let outcomes = || group.events.iter().zip(course.outcomes());
-    let letters = |wanted| outcomes().filter(move |(_, o)| o.write == Write::Letter(wanted));
-    if let Some((event, _)) = letters(Disposition::Poison).next()
-        && let Some(limits) = &context.dead_letter.flood
-    {
-        let stop = flood(transaction, context, group, (event, limits)).await?;
+    let config = &context.dead_letter;
+    for limit in course.limits(&group.events) {
+        let stop = match limit {
+            Limit::DeadLetters(_) => {
+                brake(transaction, context, group, (&limit, config.flood.as_ref())).await?
+            }
+            Limit::Stale { .. } => {
+                brake(transaction, context, group, (&limit, config.stale_flood.as_ref())).await?
+            }
+            Limit::Parked(_) if room(transaction, context).await? => None,
+            Limit::Parked(_) => {
+                let most = config.max_parked_events;
+                let why = format!("{most} records are parked, dead_letter.max_parked_events");
+                Some(Stop::new(context, &limit, &why))
+            }
+        };
         if stop.is_some() {
             return Ok(stop);
         }
     }
-    let stale: Vec<&Event> = outcomes().filter(|(_, o)| is_stale(o)).map(|(e, _)| e).collect();
-    if let [first, ..] = stale[..]
-        && let Some(limits) = &context.dead_letter.stale_flood
-    {
-        let stop = stale_flood(transaction, context, group, (first, stale.len(), limits)).await?;
-        if stop.is_some() {
-            return Ok(stop);
-        }
-    }
-    match letters(Disposition::Parked).next() {
-        Some((event, _)) if !room(transaction, context).await? => {
-            let limit = context.dead_letter.max_parked_events;
-            let why = format!("{limit} records are parked, dead_letter.max_parked_events");
-            Ok(Some(Stop::new(Reason::ParkingFull, event, &why)))
-        }
-        Some(_) | None => Ok(None),
-    }
+    Ok(None)
 }
 
-/// An event that ends as stale now, and not only again.
-pub(super) fn is_stale(outcome: &Outcome) -> bool {
-    outcome.verdict == Verdict::Stale && outcome.write == Write::Note
-}
-
-/// The route an event was meant for, where one was found.
-pub(super) fn route_of(event: &Event) -> Option<RouteId> {
-    match &event.content {
+/// The name of the route an event was meant for, where one was found.
+pub(super) fn route_of<'a>(context: &'a ApplyContext, event: &Event) -> Option<&'a Arc<str>> {
+    let id = match &event.content {
         Content::Write(write) => Some(write.route),
         Content::Poison(poison) => poison.route,
         Content::Skip(_) | Content::Halt(_) => None,
-    }
+    };
+    id.map(|id| &context.plan.route(id).name)
 }
 
-async fn flood(
+/// Asks one of the two brakes.
+async fn brake(
     transaction: &Transaction,
     context: &ApplyContext,
     group: &Group,
-    (event, limits): (&Event, &BrakeConfig),
+    (limit, config): (&Limit<'_>, Option<&BrakeConfig>),
 ) -> Result<Option<Stop>, Fault> {
-    let question = question(context, group, event, limits);
-    let query = brake::dead_letters(context.statements.schema(), question);
+    let Some(config) = config else { return Ok(None) };
+    let schema = context.statements.schema();
+    let question = question(context, group, limit.event(), config);
+    let stale = matches!(limit, Limit::Stale { .. });
+    let query =
+        if stale { brake::stale(schema, question) } else { brake::dead_letters(schema, question) };
     let counted = brake::counted(&transaction.query(&query).await?)?;
-    let with = Counted { count: counted.count + 1, records: counted.records + 1, ..counted };
-    Ok(trips(limits, with, Sustained::NoMatter).map(|tripped| {
-        let why = told("aggregates were dead-lettered", limits, "flood", "accept-dead-letters");
-        Stop::new(Reason::DeadLetterFlood, event, &why).tripping(BrakeKind::DeadLetters, tripped)
-    }))
+    let BrakeConfig { limit: most, share, window } = *config;
+    let Some(tripped) = limit.trips(&Allowance { limit: most, share, window }, counted) else {
+        return Ok(None);
+    };
+    let (kind, why) = if stale {
+        (BrakeKind::Stale, told("events were stale", config, "stale_flood", "accept-stale"))
+    } else {
+        let what = "aggregates were dead-lettered";
+        (BrakeKind::DeadLetters, told(what, config, "flood", "accept-dead-letters"))
+    };
+    Ok(Some(Stop::new(context, limit, &why).tripping(kind, tripped)))
 }
 
-async fn stale_flood(
-    transaction: &Transaction,
-    context: &ApplyContext,
-    group: &Group,
-    (first, events, limits): (&Event, usize, &BrakeConfig),
-) -> Result<Option<Stop>, Fault> {
-    let question = question(context, group, first, limits);
-    let query = brake::stale(context.statements.schema(), question);
-    let counted = brake::counted(&transaction.query(&query).await?)?;
-    let events = i64::try_from(events).unwrap_or(i64::MAX);
-    let with =
-        Counted { count: counted.count + events, records: counted.records + events, ..counted };
-    Ok(trips(limits, with, Sustained::HalfTheWindow).map(|tripped| {
-        let why = told("events were stale", limits, "stale_flood", "accept-stale");
-        Stop::new(Reason::StaleFlood, first, &why).tripping(BrakeKind::Stale, tripped)
-    }))
-}
-
-fn question(
-    context: &ApplyContext,
+fn question<'a>(
+    context: &'a ApplyContext,
     group: &Group,
     event: &Event,
     limits: &BrakeConfig,
-) -> Question {
+) -> Question<'a> {
     let id = RecordId { stream: group.origin.stream, offset: event.offset() };
-    Question { sink: context.sink, id, route: route_of(event), window: limits.window }
-}
-
-/// Whether the share is asked at once, or only of what has kept coming.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sustained {
-    NoMatter,
-    HalfTheWindow,
-}
-
-/// Why a brake stops.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Tripped {
-    /// It tripped before and holds.
-    Holds,
-    /// More than the limit.
-    Count(i64),
-    /// A larger share of the records than allowed: so many.
-    Share(i64),
-}
-
-/// The rule of both brakes, on what was counted with the events asked for.
-fn trips(limits: &BrakeConfig, counted: Counted, sustained: Sustained) -> Option<Tripped> {
-    if counted.accepted {
-        return None;
-    }
-    if counted.holds {
-        return Some(Tripped::Holds);
-    }
-    if counted.count > i64::from(limits.limit) {
-        return Some(Tripped::Count(counted.count));
-    }
-    let lasts = match sustained {
-        Sustained::NoMatter => true,
-        Sustained::HalfTheWindow => counted.lasting >= limits.window.as_secs_f64() / 2.0,
-    };
-    let beyond = f64_of(counted.records) > limits.share * f64_of(counted.stretch);
-    (lasts && counted.stretch >= SMALLEST_STRETCH && beyond)
-        .then_some(Tripped::Share(counted.records))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of records, far below 2^53")]
-fn f64_of(count: i64) -> f64 {
-    count as f64
+    let route = route_of(context, event).map(|name| &**name);
+    Question { sink: context.sink, id, route, window: limits.window }
 }
 
 /// What an operator reads; made of settings only, so that it stays the same while a brake holds.
@@ -189,14 +128,14 @@ fn told(what: &str, limits: &BrakeConfig, key: &str, accept: &str) -> String {
 }
 
 impl Stop {
-    fn new(reason: Reason, event: &Event, why: &str) -> Self {
-        let route = route_of(event);
-        let text = match route {
-            Some(route) => format!("{}: {why}", brake::route_name(route)),
+    fn new(context: &ApplyContext, limit: &Limit<'_>, why: &str) -> Self {
+        let route = route_of(context, limit.event()).cloned();
+        let text = match &route {
+            Some(route) => format!("route {route}: {why}"),
             None => why.to_owned(),
         };
         let fault = Fault { route: Some(text.into()), ..Fault::new(FaultKind::Brake) };
-        Self { reason, fault, at: event.offset(), route, trips: None }
+        Self { reason: limit.reason(), fault, at: limit.at(), route, trips: None }
     }
 
     fn tripping(mut self, kind: BrakeKind, tripped: Tripped) -> Self {
@@ -220,7 +159,7 @@ impl Stop {
             transaction.commit(None, None).await?;
             return Ok(halted);
         };
-        let route = self.route;
+        let route = self.route.as_deref();
         let id = RecordId { stream: group.origin.stream, offset: self.at };
         let trip = Trip { kind, id, route, aggregate: storable(group.aggregate()), count };
         let schema = context.statements.schema();
@@ -251,54 +190,4 @@ async fn room(transaction: &Transaction, context: &ApplyContext) -> Result<bool,
     let count = count.ok_or(Fault::new(FaultKind::Bug("count of parked records")))?;
     context.parked.counted(count);
     Ok(count < limit)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    const LIMITS: BrakeConfig =
-        BrakeConfig { limit: 20, share: 0.05, window: Duration::from_secs(60) };
-
-    fn counted(count: i64, records: i64, stretch: i64) -> Counted {
-        Counted { accepted: false, holds: false, count, records, stretch, lasting: 0.0 }
-    }
-
-    fn tripped(counted: Counted) -> Option<Tripped> {
-        trips(&LIMITS, counted, Sustained::NoMatter)
-    }
-
-    #[test]
-    fn one_more_than_the_limit_trips() {
-        assert_eq!(tripped(counted(20, 20, 1_000_000)), None);
-        assert_eq!(tripped(counted(21, 21, 1_000_000)), Some(Tripped::Count(21)));
-    }
-
-    #[test]
-    fn a_larger_share_trips_once_enough_records_were_read() {
-        assert_eq!(tripped(counted(10, 10, 200)), None, "just the share");
-        assert_eq!(tripped(counted(11, 11, 200)), Some(Tripped::Share(11)));
-        assert_eq!(tripped(counted(11, 11, 199)), None, "too few records to tell");
-        assert_eq!(tripped(counted(1, 11, 200)), Some(Tripped::Share(11)));
-    }
-
-    #[test]
-    fn what_comes_in_one_burst_is_no_share() {
-        let limits = BrakeConfig { limit: 10_000, share: 0.2, window: Duration::from_secs(600) };
-        let burst = counted(2_000, 2_000, 2_000);
-        assert_eq!(trips(&limits, burst, Sustained::HalfTheWindow), None);
-        let lasting = Counted { lasting: 300.0, ..burst };
-        let share = Some(Tripped::Share(2_000));
-        assert_eq!(trips(&limits, lasting, Sustained::HalfTheWindow), share);
-    }
-
-    #[test]
-    fn a_brake_that_tripped_holds_and_acceptance_lifts_it() {
-        let holds = Counted { holds: true, ..counted(1, 1, 1) };
-        assert_eq!(tripped(holds), Some(Tripped::Holds));
-        assert_eq!(tripped(Counted { accepted: true, ..holds }), None);
-        assert_eq!(tripped(Counted { accepted: true, ..counted(99, 99, 99) }), None);
-    }
 }

@@ -5,11 +5,11 @@ use crate::lanes::context::ApplyContext;
 use crate::postgres::Session;
 use crate::store::ledger::{self, Look};
 use pgsluice_core::fault::{Fault, FaultKind};
-use pgsluice_core::group::{Group, GroupKind, GroupReply};
+use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::record::{Offset, StreamId};
 
-use super::course::Course;
 use super::transaction::Transaction;
+use pgsluice_core::course::Course;
 
 /// Looks at the ledger rows and letters of many groups at once and writes nothing.
 ///
@@ -52,20 +52,10 @@ async fn look(
     if rows.len() != groups.len() {
         return Err(Fault::new(FaultKind::Bug("a look that lost a group")));
     }
-    groups.iter().zip(&rows).map(|(group, row)| settled(context, group, row)).collect()
-}
-
-fn settled(
-    context: &ApplyContext,
-    group: &Group,
-    row: &tokio_postgres::Row,
-) -> Result<GroupReply, Fault> {
-    if group.kind == GroupKind::Skip {
-        return Ok(GroupReply::Unsettled);
-    }
-    let mut course = course(context, group.origin.stream, row)?;
-    let all = group.events.iter().all(|event| course.settles(event));
-    Ok(if all { course.done() } else { GroupReply::Unsettled })
+    let look = |(group, row): (&Group, &tokio_postgres::Row)| {
+        Ok(course(context, group.origin.stream, row)?.look(group))
+    };
+    groups.iter().zip(&rows).map(look).collect()
 }
 
 /// The start of a course on what a look found.

@@ -20,9 +20,9 @@ use pgsluice_core::group::{Group, GroupKind, OrderingKey, Origin};
 use pgsluice_core::verdict::{LedgerRow, Reason, Verdict};
 
 use super::apply_alone;
-use super::course::{Course, Outcome, Step};
 use super::look::course;
 use super::transaction::Transaction;
+use pgsluice_core::course::{Course, Outcome, Step};
 
 /// The transaction, and what it changed beside the database.
 pub(crate) struct Rehearsal<'a> {

@@ -1,20 +1,23 @@
 //! The end of a group's transaction: notifications, dead letters, parking, COMMIT.
 
+use tokio_postgres::Row;
+
 use crate::lanes::context::ApplyContext;
 use crate::sql::query::Query;
 use crate::store::brake::{StaleCount, count_stale};
 use crate::store::ledger::{self, Address, Parking, storable};
-use crate::store::letter::{self, Disposition, Letter};
+use crate::store::letter::{self, Letter};
 use crate::store::notification::{self, Note, Trouble};
 use crate::store::stream::own;
 use pgsluice_core::event::Content;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::record::RecordId;
+use pgsluice_core::verdict::Disposition;
 
-use super::course::{Course, Outcome, Write};
+use super::brake;
 use super::transaction::Transaction;
-use super::{brake, changed_meanwhile};
+use pgsluice_core::course::{Course, Gate, Outcome, Write};
 
 /// Writes what is left of a group and commits.
 pub(super) async fn finish(
@@ -36,26 +39,31 @@ pub(super) async fn finish(
     }
     let guarded = Some(guarded).filter(|_| !letters.is_empty());
     let rows = transaction.commit(plain, guarded).await?;
-    if letters.is_empty() {
-        return Ok(course.done());
+    let gate = match course.has_letters() {
+        false => None,
+        true => Some(gate(&rows)?),
+    };
+    let reply = course.answer(gate)?;
+    if matches!(reply, GroupReply::Done { .. }) {
+        context.count_letters(&letters);
+        let parked = |letter: &&Letter<'_>| letter.disposition == Disposition::Parked;
+        context.parked.add(letters.iter().filter(parked).count());
     }
+    Ok(reply)
+}
+
+/// The one row of [`owned`].
+fn gate(rows: &[Row]) -> Result<Gate, Fault> {
     let count = |index: usize| rows.first().and_then(|row| row.try_get::<_, i64>(index).ok());
     match (count(0), count(1)) {
-        (Some(0), _) => Ok(GroupReply::NotOwner),
-        (Some(_), Some(0)) => Err(changed_meanwhile()),
-        (Some(_), Some(_)) => {
-            context.count_letters(&letters);
-            let parked = |letter: &&Letter<'_>| letter.disposition == Disposition::Parked;
-            context.parked.add(letters.iter().filter(parked).count());
-            Ok(course.done())
-        }
+        (Some(owned), Some(stood)) => Ok(Gate { owned: owned > 0, stood: stood > 0 }),
         _ => Err(Fault::new(FaultKind::Bug("row of the letters' statement"))),
     }
 }
 
 /// What anyone may write: notifications, and the count of stale events for their brake.
 fn plain<'a>(
-    context: &ApplyContext,
+    context: &'a ApplyContext,
     group: &'a Group,
     course: &'a Course,
     notes: &'a [Note<'a>],
@@ -64,8 +72,7 @@ fn plain<'a>(
     let mut query = Query::default();
     let noted = (!notes.is_empty()).then(|| notification::insert(schema, notes, None, &mut query));
     let outcomes = group.events.iter().zip(course.outcomes());
-    let stale: Vec<_> =
-        outcomes.filter(|(_, o)| brake::is_stale(o)).map(|(event, _)| event).collect();
+    let stale: Vec<_> = outcomes.filter(|(_, o)| o.is_stale()).map(|(event, _)| event).collect();
     let (Some(first), Some(last)) = (stale.first(), stale.last()) else {
         query.text = noted?;
         return Some(query);
@@ -73,7 +80,7 @@ fn plain<'a>(
     let count = StaleCount {
         first: RecordId { stream: group.origin.stream, offset: first.offset() },
         last: last.offset(),
-        route: brake::route_of(first),
+        route: brake::route_of(context, first).map(|name| &**name),
         events: stale.len(),
     };
     let counted = count_stale(schema, count, &mut query);
@@ -86,7 +93,7 @@ fn plain<'a>(
 
 /// The letters and their notifications, and the notifications that anyone may write.
 fn rows<'a>(
-    context: &ApplyContext,
+    context: &'a ApplyContext,
     group: &'a Group,
     course: &'a Course,
 ) -> (Vec<Letter<'a>>, Vec<Note<'a>>, Vec<Note<'a>>) {
@@ -115,7 +122,7 @@ fn rows<'a>(
                     trouble,
                     attempts: group.failure.as_ref().map_or(1, |f| f.attempts.saturating_add(1)),
                     failing_for: failing_for(context, group),
-                    route: brake::route_of(event),
+                    route: brake::route_of(context, event).map(|name| &**name),
                     aggregate: keep_aggregate,
                 });
                 letter_notes.extend(noted.then_some(note));

@@ -21,7 +21,7 @@ fn config(text: &str) -> Config {
         ("PGSLUICE__POSTGRES__URL", "postgres://u@localhost/d"),
     ];
     let env = required.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    crate::config::load(Some(file.path()), env).unwrap()
+    crate::config::load(Some(file.path()), env, &crate::config::AnyProperty).unwrap()
 }
 
 fn column(name: &str, ty: ColumnType) -> Column {
@@ -55,7 +55,10 @@ fn plan(config: &Config) -> Plan {
         .collect();
     actions.push(CompiledAction::Document { merge: config.decode.format == Format::Envelope });
     let routes = actions.into_iter().enumerate();
-    let compiled = |(id, action)| CompiledRoute { id: RouteId(u16::try_from(id).unwrap()), action };
+    let compiled = |(id, action)| {
+        let id = RouteId(u16::try_from(id).unwrap());
+        CompiledRoute { id, name: format!("route {}", id.0).into(), action }
+    };
     Plan { routes: routes.map(compiled).collect() }
 }
 

@@ -153,7 +153,8 @@ fn condition(layout: &Layout<'_>, guard: Guard, b: &mut Binder) -> String {
     let first_offset = b.group(Slot::FirstOffset, Bind::Int8);
     let first_version = b.group(Slot::FirstVersion, Bind::Int8);
     let higher = if layout.park_gaps {
-        format!("{first_version} = t.version + 1")
+        // The stored version may be the greatest there is, and one more would raise.
+        format!("{first_version} - 1 = t.version")
     } else {
         format!("{first_version} > t.version")
     };

@@ -8,32 +8,12 @@ use crate::sql::binder::Bind;
 use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::{Columns, Query, column};
-use crate::store::brake::route_name;
 use crate::store::notification::Trouble;
 use crate::store::stream::SinkId;
-use pgsluice_core::event::{Event, RouteId};
+use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::record::{Header, Offset, StreamId};
-use pgsluice_core::verdict::Reason;
-
-/// Why a record is a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// It cannot be applied itself.
-    Poison,
-    /// It waits behind a dead letter of its aggregate.
-    Parked,
-}
-
-impl Disposition {
-    /// The word in `dead_letter_t.disposition`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Poison => "poison",
-            Self::Parked => "parked",
-        }
-    }
-}
+use pgsluice_core::verdict::{Disposition, Reason};
 
 /// A record on its way into the table.
 #[derive(Debug)]
@@ -54,8 +34,8 @@ pub struct Letter<'a> {
     pub attempts: u32,
     /// Seconds since the first of them.
     pub failing_for: f64,
-    /// The route it was meant for, where one was found.
-    pub route: Option<RouteId>,
+    /// The name of the route it was meant for, where one was found.
+    pub route: Option<&'a str>,
     /// The aggregate is stored with it; `false` where its id cannot be an index key.
     pub aggregate: bool,
 }
@@ -110,11 +90,7 @@ fn columns<'a>(letters: &'a [Letter<'a>]) -> Columns<'a> {
             Bind::Text,
             of(|l| Cell::text(l.trouble.fault.and_then(|f| f.constraint.as_deref()))),
         ),
-        (
-            "route",
-            Bind::Text,
-            of(|l| l.route.map_or(Cell::Null, |r| Cell::Text(route_name(r).into()))),
-        ),
+        ("route", Bind::Text, of(|l| Cell::text(l.route))),
         ("attempts", Bind::Int4, of(|l| Cell::Int(l.attempts.into()))),
     ]
 }

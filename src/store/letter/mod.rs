@@ -3,4 +3,4 @@
 mod insert;
 pub mod publication;
 
-pub use insert::{Disposition, Letter, insert, known, offset};
+pub use insert::{Letter, insert, known, offset};

@@ -141,8 +141,9 @@ metrics! {
         "Open connections to the database: lead, lane or slow";
 
     // Dead letters.
-    LETTERS_WRITTEN: Counter "pgsluice_letters_written_total", &["disposition", "reason"],
-        "Rows this process wrote to dead_letter_t, poison or parked, by reason";
+    LETTERS_WRITTEN: Counter "pgsluice_letters_written_total", &["disposition", "reason", "route"],
+        "Rows this process wrote to dead_letter_t, poison or parked, by reason and by the name of \
+         the route, which is empty where none was found";
     LETTERS_PUBLISHED: Counter "pgsluice_letters_published_total", NONE,
         "Dead letters published to their topic";
     LETTERS_STUCK: Gauge "pgsluice_letters_stuck_seconds", NONE,

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, Registry};
 
-use crate::store::letter::Disposition;
 use pgsluice_core::input::TakeReply;
-use pgsluice_core::verdict::Reason;
+use pgsluice_core::verdict::{Disposition, Reason};
 
 use super::MetricsError;
 use super::definition::{
@@ -159,8 +158,10 @@ impl WorkMetrics {
         }
     }
 
-    /// A dead letter was written and committed.
-    pub fn letter(&self, disposition: Disposition, reason: Reason) {
-        self.letters_written.with_label_values(&[disposition.as_str(), reason.as_str()]).inc();
+    /// A dead letter was written and committed. `route` is the name of its route, where one was
+    /// found: there are as many values as routes.
+    pub fn letter(&self, disposition: Disposition, reason: Reason, route: Option<&str>) {
+        let labels = [disposition.as_str(), reason.as_str(), route.unwrap_or_default()];
+        self.letters_written.with_label_values(&labels).inc();
     }
 }

@@ -1,5 +1,6 @@
-//! The coordinator under simulation: the real [`super::state::State`] of one to three processes,
-//! driven against a model of Kafka and a model of Postgres through seeded interleavings.
+//! The product's decisions under simulation: the real [`super::state::State`] of one to three
+//! processes, the slow lane's real [`super::course::Course`] and the real table from fault
+//! to decision, driven through seeded interleavings. Only Kafka and Postgres are models.
 //!
 //! Each seed draws its own world: sizes, policies, odd records and a mix of faults. A checker sees
 //! every row before it is stored and keeps the first broken invariant. After a storm of faults
@@ -11,7 +12,8 @@
 //! | `swarm.rs` | the dice, and the mix drawn for a run |
 //! | `workload.rs` | the records in Kafka |
 //! | `model_kafka.rs` | group, committed offsets, consumer threads |
-//! | `model_postgres.rs`, `model_slow_lane.rs` | tables, statements, flush and crash |
+//! | `model_postgres.rs`, `model_statement.rs` | tables, statements, flush and crash |
+//! | `model_transaction.rs` | the slow lane's transactions, which follow the product's `Course` |
 //! | `model_sessions.rs` | connections, and what becomes of statements without a client |
 //! | `process.rs` | one process around its coordinator |
 //! | `runs.rs` | the random runs, and the replay of one |
@@ -27,7 +29,8 @@ mod checker;
 mod model_kafka;
 mod model_postgres;
 mod model_sessions;
-mod model_slow_lane;
+mod model_statement;
+mod model_transaction;
 mod mutations;
 mod oracle;
 mod process;

@@ -1,27 +1,22 @@
 //! The tables of Postgres and the statements that change them, with exactly the conditions that
-//! the real SQL carries. A commit without a flush can be taken back by a crash, in the order of
-//! the log, until a synchronous commit comes after it.
+//! the real SQL carries (`model_statement.rs`). A commit without a flush can be taken back by a
+//! crash, in the order of the log, until a synchronous commit comes after it.
 //!
-//! Each condition can be removed ([`Guards`]): the mutation tests prove that the checker notices.
+//! Each condition can be removed ([`ModelGuard`]): the mutation tests prove that the checker notices.
+//! What the answers mean is the product's own to say: faults have the server's codes, and the
+//! product's table decides on them.
 
 use std::rc::Rc;
 
 use super::checker::{Checker, Writer};
+use super::model_statement::{self, Last, ModelGuard, Proposed};
 use super::swarm::Rng;
 use super::workload::{Meaning, Rec, Target, Workload, partition_of};
-use crate::fault::{Fault, FaultKind, SqlState};
-use crate::group::{Group, GroupKind, GroupReply, Progress};
+use crate::fault::FaultPolicy;
+use crate::fault::{Decision, Fault, FaultKind, SqlState};
+use crate::group::{Group, GroupReply, Progress};
 use crate::record::{Anchor, NextOffset, OwnerEpoch};
-use crate::verdict::{GapPolicy, Judgement, LedgerRow, Verdict, judge};
-
-/// Why a letter lies in `dead_letter_t`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Disposition {
-    /// The record itself cannot be applied.
-    Poison,
-    /// It waits behind one that cannot.
-    Parked,
-}
+use crate::verdict::{Disposition, GapPolicy, LedgerRow, Verdict};
 
 /// A row of `stream_t`.
 #[derive(Debug, Clone, Default)]
@@ -64,56 +59,17 @@ pub(super) enum Row {
     Effect(Rec, u8),
 }
 
-/// The conditions in the SQL that the promise rests on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Guards {
-    /// The fast statement compares versions.
-    pub(super) ledger_condition: bool,
-    /// The fast statement compares the stored position with the group's first record.
-    pub(super) position_compare: bool,
-    /// The fast statement refuses a parked aggregate.
-    pub(super) parked_check: bool,
-    /// The fast statement refuses a group with a letter among its records.
-    pub(super) fast_letter_check: bool,
-    /// The slow lane settles a record that has a letter.
-    pub(super) slow_letter_check: bool,
-    /// Progress is a compare-and-set on the owner's epoch.
-    pub(super) owner_advances: bool,
-    /// Another position than the database's is a compare-and-set on the owner's epoch.
-    pub(super) owner_repositions: bool,
-    /// Letters are written by the owner only.
-    pub(super) owner_dead_letters: bool,
-    /// The barrier sees the session's own lock.
-    pub(super) lock_check: bool,
-    /// The slow lane writes on the very row that it judged.
-    pub(super) judged_row: bool,
-    /// A position beyond the log's end is compared once more with what Kafka says after the claim.
-    pub(super) end_asked_again: bool,
-}
-
-impl Guards {
-    /// All of them, as released.
-    pub(super) const ALL: Self = Self {
-        ledger_condition: true,
-        position_compare: true,
-        parked_check: true,
-        fast_letter_check: true,
-        slow_letter_check: true,
-        owner_advances: true,
-        owner_repositions: true,
-        owner_dead_letters: true,
-        lock_check: true,
-        judged_row: true,
-        end_asked_again: true,
-    };
-}
-
 /// The database.
 #[derive(Debug)]
 pub(super) struct Database {
     pub(super) work: Rc<Workload>,
     pub(super) tables: Tables,
-    pub(super) guards: Guards,
+    /// The guard that is taken away.
+    pub(super) removed: Option<ModelGuard>,
+    /// The product's table from fault to decision.
+    pub(super) policy: FaultPolicy,
+    /// How often a transaction with this record was refused for its data, by record.
+    pub(super) refused: Vec<u32>,
     /// What happens when versions are missing.
     pub(super) gaps: GapPolicy,
     /// See [`super::swarm::Swarm::folding_hides`].
@@ -134,15 +90,22 @@ pub(super) fn server_fault(code: &[u8; 5]) -> Fault {
 
 /// A lock was not to be had in time.
 pub(super) const LOCK_NOT_AVAILABLE: &[u8; 5] = b"55P03";
-/// A conflict with another transaction.
-pub(super) const SERIALIZATION: &[u8; 5] = b"40001";
-/// A constraint of the target refused the row.
-pub(super) const CHECK_VIOLATION: &[u8; 5] = b"23514";
+/// What rolls a transaction back for nothing of its own: a conflict, a deadlock, a lock.
+pub(super) const TRANSIENT: [&[u8; 5]; 3] = [b"40001", b"40P01", LOCK_NOT_AVAILABLE];
+/// What a target refuses a row with: constraints, a value, a trigger that raises.
+const REFUSALS: [&[u8; 5]; 5] = [b"23514", b"23505", b"22003", b"P0001", b"23502"];
 const UNDEFINED_TABLE: &[u8; 5] = b"42P01";
+
+/// What the server answers where the target refuses this record's data.
+fn refusal_of(rec: Rec) -> Fault {
+    let code = REFUSALS[rec % REFUSALS.len()];
+    let constraint = code.starts_with(b"23").then(|| "orders_check".into());
+    Fault { constraint, raised: code.starts_with(b"P0"), ..server_fault(code) }
+}
 
 impl Database {
     /// Empty tables.
-    pub(super) fn new(work: &Rc<Workload>, guards: Guards) -> Self {
+    pub(super) fn new(work: &Rc<Workload>, removed: Option<ModelGuard>) -> Self {
         let records = work.records.len();
         Self {
             work: Rc::clone(work),
@@ -153,7 +116,9 @@ impl Database {
                 effects: vec![0; records],
                 streams: vec![StreamRow::default(); work.logs.len()],
             },
-            guards,
+            removed,
+            policy: FaultPolicy::default(),
+            refused: vec![0; records],
             gaps: GapPolicy::Apply,
             folding_hides: false,
             mended: false,
@@ -199,34 +164,73 @@ impl Database {
         count
     }
 
+    /// Whether a guard of the models is in place.
+    pub(super) fn keeps(&self, guard: ModelGuard) -> bool {
+        self.removed != Some(guard)
+    }
+
     /// The fast statement for the groups of one transaction.
     pub(super) fn apply(&mut self, groups: &[Group], checker: &mut Checker) -> Vec<GroupReply> {
-        let all = |reply: GroupReply| vec![reply; groups.len()];
+        if groups.iter().all(Self::is_skip) {
+            let mut rows = Vec::new();
+            for group in groups {
+                self.note_all(&mut rows, &self.records(group), Verdict::Skipped);
+            }
+            self.commit(rows, false);
+            let skipped = |n| GroupReply::Done { verdicts: vec![Verdict::Skipped; n], gap: 0 };
+            return groups.iter().map(|group| skipped(group.events.len())).collect();
+        }
         let moves: Vec<bool> = groups.iter().map(|g| self.may_move(g)).collect();
         for (group, moves) in groups.iter().zip(&moves) {
             if *moves && let Some(fault) = self.refusal(&self.records(group), true) {
-                return all(GroupReply::Failed(fault));
+                self.count_refusal(group, &fault);
+                return self.unwritten(&fault, groups);
             }
         }
         let mut rows = Vec::new();
         let mut replies = Vec::with_capacity(groups.len());
         for (group, moves) in groups.iter().zip(&moves) {
-            let records = self.records(group);
-            if group.kind == GroupKind::Skip {
-                self.note_all(&mut rows, &records, Verdict::Skipped);
-                replies.push(done(vec![Verdict::Skipped; records.len()], 0));
-            } else if *moves {
-                let gap = self.gap_before(records[0]);
-                self.effects(&mut rows, &records, checker);
-                self.note_all(&mut rows, &records, Verdict::Applied);
-                self.move_ledger(&mut rows, &records);
-                replies.push(done(vec![Verdict::Applied; records.len()], gap));
-            } else {
-                replies.push(GroupReply::Refused);
+            let gap = moves.then(|| self.write(group, &mut rows, checker));
+            let reply = group.moved(gap);
+            if let GroupReply::Done { gap, .. } = reply {
+                checker.gap(&self.tables, &self.records(group), gap);
             }
+            replies.push(reply);
         }
         self.commit(rows, false);
         replies
+    }
+
+    /// The answers of a fast statement that failed.
+    pub(super) fn unwritten(&self, fault: &Fault, groups: &[Group]) -> Vec<GroupReply> {
+        let ends = self.policy.ends_session(fault);
+        groups.iter().map(|_| GroupReply::unwritten(fault, groups.len(), ends)).collect()
+    }
+
+    /// What the fast statement writes for a group that moves. Returns the gap of the moved row.
+    fn write(&self, group: &Group, rows: &mut Vec<Row>, checker: &mut Checker) -> i64 {
+        let records = self.records(group);
+        let Some(aggregate) = self.aggregate_of(group) else { return 0 };
+        for (i, &rec) in records.iter().enumerate() {
+            checker.takes_effect(&self.tables, &records[..i], rec);
+            rows.push(Row::Effect(rec, self.tables.effects[rec].saturating_add(1)));
+        }
+        self.note_all(rows, &records, Verdict::Applied);
+        let row = self.tables.ledger[aggregate].as_ref();
+        rows.push(Row::Ledger(aggregate, Some(self.moved(row, &records))));
+        model_statement::gap(row, records.iter().find_map(|&rec| self.work.records[rec].version))
+    }
+
+    /// The ledger row after a statement wrote these records.
+    pub(super) fn moved(&self, row: Option<&LedgerRow>, records: &[Rec]) -> LedgerRow {
+        let spec = &self.work.records[records[records.len() - 1]];
+        let last = Last {
+            position: spec.id(),
+            event_id: &spec.event_id,
+            version: records.iter().rev().find_map(|&rec| self.work.records[rec].version),
+            deletes: spec.meaning == Meaning::Delete,
+        };
+        model_statement::moved(row, last, |guard| self.keeps(guard))
     }
 
     pub(super) fn records(&self, group: &Group) -> Vec<Rec> {
@@ -235,44 +239,25 @@ impl Database {
 
     /// The condition of the fast statement: no row back means refused.
     fn may_move(&self, group: &Group) -> bool {
-        if group.kind == GroupKind::Skip {
-            return false;
-        }
-        let (first, last) = (group.first().offset().0, group.last().offset().0);
-        let rec = self.work.of(group.first());
-        let spec = &self.work.records[rec];
-        let letters = self.work.logs[spec.partition][first as usize..=last as usize]
-            .iter()
-            .flatten()
-            .any(|&r| self.tables.letters[r].is_some());
-        if letters && self.guards.fast_letter_check {
-            return false;
-        }
-        let Some(aggregate) = spec.aggregate else { return false };
-        let Some(row) = &self.tables.ledger[aggregate] else { return true };
-        let same_stream = row.position.stream == spec.id().stream;
-        let later = !same_stream || row.position.offset.0 < first;
-        let version = if row.deleted {
-            same_stream
-        } else {
-            match (spec.version, row.version) {
-                (Some(new), Some(stored)) => {
-                    new > stored && (self.gaps == GapPolicy::Apply || new.0 == stored.0 + 1)
-                }
-                _ => true,
-            }
+        let Some(aggregate) = self.aggregate_of(group) else { return false };
+        let first = &self.work.records[self.work.of(group.first())];
+        let range = group.first().offset().0 as usize..=group.last().offset().0 as usize;
+        let mut between = self.work.logs[first.partition][range].iter().flatten();
+        let proposed = Proposed {
+            first: first.id(),
+            version: self.records(group).into_iter().find_map(|r| self.work.records[r].version),
+            lettered: between.any(|&rec| self.tables.letters[rec].is_some()),
         };
-        (!row.parked || !self.guards.parked_check)
-            && (later || !self.guards.position_compare)
-            && (version || !self.guards.ledger_condition)
+        let row = self.tables.ledger[aggregate].as_ref();
+        model_statement::moves(row, proposed, self.gaps, |guard| self.keeps(guard))
     }
 
-    fn gap_before(&self, rec: Rec) -> i64 {
-        let spec = &self.work.records[rec];
-        let row = spec.aggregate.and_then(|a| self.tables.ledger[a].as_ref());
-        match judge(row, &spec.candidate(), GapPolicy::Apply) {
-            Judgement::Apply { gap } => gap,
-            _ => 0,
+    /// A transaction of the group was refused for what one of its events wanted written.
+    pub(super) fn count_refusal(&mut self, group: &Group, fault: &Fault) {
+        if matches!(self.policy.decide(fault), Decision::Isolate(_)) {
+            for event in &group.events {
+                self.refused[self.work.of(event)] += 1;
+            }
         }
     }
 
@@ -294,38 +279,17 @@ impl Database {
             Target::RefusesUntilMended => !self.mended,
             Target::Takes | Target::MissingUntilMended | Target::LockedUntilMended => false,
         };
-        written.iter().any(refuses).then(|| server_fault(CHECK_VIOLATION))
+        written.iter().copied().find(|r| refuses(r)).map(refusal_of)
     }
 
     fn target(&self, rec: Rec) -> Target {
         self.work.records[rec].target
     }
 
-    pub(super) fn effects(&self, rows: &mut Vec<Row>, records: &[Rec], checker: &mut Checker) {
-        for (i, &rec) in records.iter().enumerate() {
-            checker.takes_effect(&self.tables, &records[..i], rec);
-            rows.push(Row::Effect(rec, self.tables.effects[rec].saturating_add(1)));
-        }
-    }
-
     pub(super) fn note_all(&self, rows: &mut Vec<Row>, records: &[Rec], verdict: Verdict) {
         // On conflict do nothing: the first outcome stays.
         let missing = records.iter().filter(|&&r| self.tables.notes[r].is_none());
         rows.extend(missing.map(|&r| Row::Note(r, Some(verdict))));
-    }
-
-    fn move_ledger(&self, rows: &mut Vec<Row>, records: &[Rec]) {
-        let Some(aggregate) = self.work.records[records[0]].aggregate else { return };
-        let mut row = self.tables.ledger[aggregate].clone();
-        for &rec in records {
-            row = Some(self.applied(row.as_ref(), rec));
-        }
-        rows.push(Row::Ledger(aggregate, row));
-    }
-
-    pub(super) fn applied(&self, row: Option<&LedgerRow>, rec: Rec) -> LedgerRow {
-        let spec = &self.work.records[rec];
-        LedgerRow::applied(row, &spec.candidate(), spec.meaning == Meaning::Delete)
     }
 
     /// The barrier. Returns the partitions that were advanced.
@@ -336,7 +300,7 @@ impl Database {
         for entry in progress {
             let partition = partition_of(entry.stream);
             let owned = self.tables.streams[partition].epoch == entry.epoch.0;
-            if owned || !self.guards.owner_advances {
+            if owned || !self.keeps(ModelGuard::OwnerAdvances) {
                 let writer = Writer { partition, epoch: entry.epoch };
                 checker.advance(&self.tables, writer, entry.next);
                 let row = &mut self.tables.streams[partition];
@@ -371,17 +335,13 @@ impl Database {
         self.commit(Vec::new(), true);
         checker.flushed(&self.tables);
         let owned = self.tables.streams[writer.partition].epoch == writer.epoch.0;
-        if owned || !self.guards.owner_repositions {
+        if owned || !self.keeps(ModelGuard::OwnerRepositions) {
             checker.reposition(&self.tables, writer);
             let row = &mut self.tables.streams[writer.partition];
             row.known = true;
             row.next = next.0;
             row.anchor = None;
         }
-        owned || !self.guards.owner_repositions
+        owned || !self.keeps(ModelGuard::OwnerRepositions)
     }
-}
-
-pub(super) fn done(verdicts: Vec<Verdict>, gap: i64) -> GroupReply {
-    GroupReply::Done { verdicts, gap }
 }

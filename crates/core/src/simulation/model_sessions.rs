@@ -6,8 +6,9 @@ use std::rc::Rc;
 
 use super::checker::{Checker, Writer};
 use super::model_kafka::Broker;
-use super::model_postgres::{Database, Guards, LOCK_NOT_AVAILABLE, SERIALIZATION, server_fault};
-use super::model_slow_lane::Ruling;
+use super::model_postgres::{Database, LOCK_NOT_AVAILABLE, TRANSIENT, server_fault};
+use super::model_statement::ModelGuard;
+use super::model_transaction::Begun;
 use super::swarm::{Rates, Rng};
 use super::workload::{Workload, index_of, stream_of};
 use crate::fault::{Fault, FaultKind};
@@ -56,8 +57,8 @@ struct Granted {
 enum Slow {
     Read(Vec<Group>),
     Resolve(Group),
-    /// Row read and locked, everything decided; the writes and the commit follow.
-    Ruled(Group, Ruling),
+    /// Row read and locked; everything else follows.
+    Begun(Group, Begun),
     /// The client is gone, its row lock is not.
     Abandoned(usize),
 }
@@ -105,9 +106,9 @@ pub(super) type Answer = (ProcessId, Input);
 
 impl Server {
     /// A server with empty tables.
-    pub(super) fn new(work: &Rc<Workload>, guards: Guards, lanes: usize) -> Self {
+    pub(super) fn new(work: &Rc<Workload>, removed: Option<ModelGuard>, lanes: usize) -> Self {
         Self {
-            db: Database::new(work, guards),
+            db: Database::new(work, removed),
             sessions: Vec::new(),
             life: 0,
             locked: vec![false; work.aggregates.len()],
@@ -214,11 +215,11 @@ impl Server {
         session.slow = slow
             .into_iter()
             .filter_map(|step| match step {
-                Slow::Ruled(group, ruling) if arrived(1) == 1 => Some(Slow::Ruled(group, ruling)),
-                Slow::Ruled(group, ruling) if ruling.holds_lock() => {
+                Slow::Begun(group, begun) if arrived(1) == 1 => Some(Slow::Begun(group, begun)),
+                Slow::Begun(group, begun) if begun.holds_lock => {
                     work.records[work.of(group.first())].aggregate.map(Slow::Abandoned)
                 }
-                Slow::Ruled(..) => None,
+                Slow::Begun(..) => None,
                 Slow::Abandoned(aggregate) => Some(Slow::Abandoned(aggregate)),
                 Slow::Read(_) | Slow::Resolve(_) => None,
             })
@@ -330,7 +331,7 @@ impl Server {
             }
             Lead::Settle(asked, granted) => self.answer_take(at, asked, granted, around.checker),
             Lead::Advance(progress) => {
-                if server != self.life && self.db.guards.lock_check {
+                if server != self.life && self.db.keeps(ModelGuard::LockCheck) {
                     return Some(Input::SessionLost(id, Fault::new(FaultKind::LockNotSeen)));
                 }
                 let advanced = self.db.advance(&progress, around.checker);
@@ -352,7 +353,7 @@ impl Server {
             let index = index_of(&partition);
             match granted {
                 Ok(Granted { start: Start::Halt(Reason::LogChanged), .. })
-                    if asked == Asked::Once && self.db.guards.end_asked_again =>
+                    if asked == Asked::Once && self.db.keeps(ModelGuard::EndAskedAgain) =>
                 {
                     doubted.push((partition, generation));
                 }
@@ -411,12 +412,11 @@ impl Server {
     ) -> Option<Vec<(Group, GroupReply)>> {
         let groups = self.sessions[at].lanes[lane].pop_front()?;
         let locked = groups.iter().any(|g| self.lock_of(g).is_some_and(|a| self.locked[a]));
-        let refused = around.rng.chance(around.rates.transient).then_some(SERIALIZATION);
-        if let Some(code) = locked.then_some(LOCK_NOT_AVAILABLE).or(refused) {
-            let failed = |group| (group, GroupReply::Failed(server_fault(code)));
-            return Some(groups.into_iter().map(failed).collect());
-        }
-        let replies = self.db.apply(&groups, around.checker);
+        let refused = transient(around);
+        let replies = match locked.then_some(LOCK_NOT_AVAILABLE).or(refused) {
+            Some(code) => self.db.unwritten(&server_fault(code), &groups),
+            None => self.db.apply(&groups, around.checker),
+        };
         Some(groups.into_iter().zip(replies).collect())
     }
 
@@ -432,35 +432,34 @@ impl Server {
                 let replies = self.db.read(&groups);
                 Some(groups.into_iter().zip(replies).collect())
             }
-            Slow::Resolve(group) if around.rng.chance(around.rates.transient) => {
-                failed(group, SERIALIZATION)
-            }
             Slow::Resolve(group) => {
+                if let Some(code) = transient(around) {
+                    return failed(group, code);
+                }
+                if Database::is_skip(&group) {
+                    let reply = self.db.note_skips(&group);
+                    return Some(vec![(group, reply)]);
+                }
                 // `for update` locks a row that exists; a missing one cannot be locked.
                 let lock = self.lock_of(&group);
                 if lock.is_some_and(|a| self.locked[a]) {
                     return failed(group, LOCK_NOT_AVAILABLE);
                 }
-                match self.db.rule(&group) {
-                    Err(fault) => Some(vec![(group, GroupReply::Failed(fault))]),
-                    Ok(ruling) => {
-                        if let Some(aggregate) = lock {
-                            self.locked[aggregate] = true;
-                        }
-                        self.sessions[at].slow.push(Slow::Ruled(group, ruling));
-                        None
-                    }
+                if let Some(aggregate) = lock {
+                    self.locked[aggregate] = true;
                 }
-            }
-            Slow::Ruled(group, ruling) if around.rng.chance(around.rates.slow_waits) => {
-                self.sessions[at].slow.push(Slow::Ruled(group, ruling));
+                let begun = self.db.begin(&group);
+                self.sessions[at].slow.push(Slow::Begun(group, begun));
                 None
             }
-            Slow::Ruled(group, ruling) => {
-                let reply = self.db.carry_out(&group, &ruling, around.checker);
-                if ruling.holds_lock()
-                    && let Some(aggregate) = self.aggregate_of(&group)
-                {
+            Slow::Begun(group, begun) if around.rng.chance(around.rates.slow_waits) => {
+                self.sessions[at].slow.push(Slow::Begun(group, begun));
+                None
+            }
+            Slow::Begun(group, begun) => {
+                let lock = self.db.aggregate_of(&group).filter(|_| begun.holds_lock);
+                let reply = self.db.follow(&group, begun, around.checker);
+                if let Some(aggregate) = lock {
                     self.locked[aggregate] = false;
                 }
                 Some(vec![(group, reply)])
@@ -472,15 +471,16 @@ impl Server {
         }
     }
 
-    fn aggregate_of(&self, group: &Group) -> Option<usize> {
-        group.aggregate()?;
-        self.db.work.records[self.db.work.of(group.first())].aggregate
-    }
-
     /// The aggregate whose row the group would have to lock.
     fn lock_of(&self, group: &Group) -> Option<usize> {
-        self.aggregate_of(group).filter(|&a| self.db.tables.ledger[a].is_some())
+        self.db.aggregate_of(group).filter(|&a| self.db.tables.ledger[a].is_some())
     }
+}
+
+/// The code of a failure that goes away by itself, if the dice want one.
+fn transient(around: &mut Around<'_>) -> Option<&'static [u8; 5]> {
+    let fails = around.rng.chance(around.rates.transient);
+    fails.then(|| TRANSIENT[around.rng.below(TRANSIENT.len())])
 }
 
 impl Session {

@@ -9,12 +9,12 @@ use super::model_sessions::ProcessId;
 use super::swarm::Swarm;
 use super::workload::Workload;
 use crate::backoff::Backoff;
-use crate::fault::{Decision, Fault, FaultKind};
+use crate::fault::FaultPolicy;
 use crate::group::{Group, GroupReply};
 use crate::input::{Input, Lane};
 use crate::record::SessionId;
 use crate::state::{State, StateConfig};
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::Verdict;
 
 /// Transactions in flight on the fast lanes.
 const FAST_CAPACITY: usize = 4;
@@ -253,18 +253,6 @@ fn config(swarm: &Swarm) -> StateConfig {
         halt: backoff(20, 80),
         retake: Duration::from_millis(10),
         fenced_wait: Duration::from_millis(30),
-        decide: Arc::new(decide),
-    }
-}
-
-/// The classes of the real table that the models make use of.
-fn decide(fault: &Fault) -> Decision {
-    match fault.kind {
-        FaultKind::Server(code) => match code.as_str() {
-            "23514" => Decision::Isolate(Reason::ConstraintViolation),
-            "42P01" => Decision::Halt(Reason::SchemaMismatch),
-            _ => Decision::RetryAfter,
-        },
-        _ => Decision::WaitForDatabase,
+        decide: Arc::new(|fault| FaultPolicy::default().decide(fault)),
     }
 }

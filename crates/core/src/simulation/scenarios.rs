@@ -1,14 +1,14 @@
 //! Hard cases, scripted against the same models: who moves is still drawn, what goes wrong is not.
 
 use super::checker::Violation;
-use super::model_postgres::{Disposition, Guards};
 use super::model_sessions::ProcessId;
+use super::model_statement::ModelGuard;
 use super::process::index_of_verdict;
 use super::scheduler::{Removed, World};
 use super::swarm::{Rng, Swarm};
 use super::workload::{Draft, Meaning, Target, Workload};
 use crate::input::Input;
-use crate::verdict::Verdict;
+use crate::verdict::{Disposition, Verdict};
 
 /// A world without faults in which `work` stands in Kafka from the start.
 fn world(work: Workload, processes: usize) -> World {
@@ -16,7 +16,7 @@ fn world(work: Workload, processes: usize) -> World {
 }
 
 fn world_of(seed: u64, work: Workload, processes: usize) -> World {
-    world_without(Removed::NOTHING, seed, work, processes)
+    world_without(Removed::Nothing, seed, work, processes)
 }
 
 fn world_without(removed: Removed, seed: u64, work: Workload, processes: usize) -> World {
@@ -162,13 +162,13 @@ fn former_owner_reads_on(removed: Removed) -> Result<(), Violation> {
 
 #[test]
 fn progress_that_a_former_owner_made_meanwhile_is_no_changed_log() -> Result<(), Violation> {
-    former_owner_reads_on(Removed::NOTHING)
+    former_owner_reads_on(Removed::Nothing)
 }
 
 #[test]
 fn a_take_that_believes_an_end_of_the_log_from_before_its_claim_is_noticed() {
-    let sql = Guards { end_asked_again: false, ..Guards::ALL };
-    let noticed = former_owner_reads_on(Removed { sql, ..Removed::NOTHING }).unwrap_err();
+    let removed = Removed::Model(ModelGuard::EndAskedAgain);
+    let noticed = former_owner_reads_on(removed).unwrap_err();
     assert_eq!(noticed.invariant, "take");
 }
 
@@ -246,7 +246,7 @@ fn an_aggregate_that_keeps_failing_is_given_up_only_while_others_succeed() -> Re
         work.append(0, Draft::write(other, Some(version as i64)));
     }
     let swarm = Swarm { give_up: true, ..Swarm::quiet(1, 1) };
-    let mut world = World::new(swarm, work, Rng::new(7), Removed::NOTHING);
+    let mut world = World::new(swarm, work, Rng::new(7), Removed::Nothing);
     // GIVEN nothing but an aggregate that keeps failing: it is tried for as long as it takes.
     world.held_back = OTHERS;
     world.run_until("it failed often", |w| w.tally.retried > 50)?;

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::checker::{Checker, Violation};
 use super::model_kafka::{Broker, Command, Surroundings};
-use super::model_postgres::Guards;
 use super::model_sessions::{Answer, Around, ProcessId, Server};
+use super::model_statement::ModelGuard;
 use super::oracle::RunFacts;
 use super::process::{Process, describe, index_of_verdict};
 use super::swarm::{Rates, Rng, Swarm};
 use super::workload::Workload;
 use crate::fault::{Fault, FaultKind};
+use crate::guard::Guard;
 use crate::input::{Action, Input, Lane, Report};
 use crate::record::SessionId;
-use crate::state::Guard;
 
 /// How often things happened, over one or many runs.
 #[derive(Debug, Default, Clone, Copy)]
@@ -36,18 +36,32 @@ pub(super) struct Tally {
     pub(super) finished: [u64; 8],
 }
 
-/// What to leave out of a run, to see whether the checker notices.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Removed {
-    /// Conditions of the SQL that are there.
-    pub(super) sql: Guards,
-    /// The guard taken from the coordinator.
-    pub(super) core: Option<Guard>,
+/// What to leave out of a run, to see whether somebody notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// Everything is in place.
+    Nothing,
+    /// A guard of the product.
+    Core(Guard),
+    /// A guard of the models.
+    Model(ModelGuard),
 }
 
 impl Removed {
-    /// Everything is in place.
-    pub(super) const NOTHING: Self = Self { sql: Guards::ALL, core: None };
+    /// The guard of the product that is left out.
+    pub(super) fn core(self) -> Option<Guard> {
+        match self {
+            Self::Core(guard) => Some(guard),
+            Self::Nothing | Self::Model(_) => None,
+        }
+    }
+
+    fn model(self) -> Option<ModelGuard> {
+        match self {
+            Self::Model(guard) => Some(guard),
+            Self::Nothing | Self::Core(_) => None,
+        }
+    }
 }
 
 /// Everything there is in one run.
@@ -70,7 +84,6 @@ pub(super) struct World {
     /// Prints what happens.
     pub(super) trace: bool,
     started: u32,
-    removed: Removed,
     idle: u32,
 }
 
@@ -78,7 +91,7 @@ impl World {
     /// A world at its beginning.
     pub(super) fn new(swarm: Swarm, work: Workload, rng: Rng, removed: Removed) -> Self {
         let work = Rc::new(work);
-        let mut server = Server::new(&work, removed.sql, swarm.lanes);
+        let mut server = Server::new(&work, removed.model(), swarm.lanes);
         server.db.gaps = swarm.gaps;
         server.db.folding_hides = swarm.folding_hides;
         server.db.synchronous = swarm.synchronous;
@@ -97,7 +110,6 @@ impl World {
             held_back: 1,
             trace: false,
             started: 0,
-            removed,
             idle: 0,
         }
     }
@@ -118,11 +130,7 @@ impl World {
     pub(super) fn start_process(&mut self) -> ProcessId {
         self.started += 1;
         let id = ProcessId(self.started);
-        let mut process = Process::new(id, &self.swarm, self.rng.next());
-        if let Some(guard) = self.removed.core {
-            process.state.remove_guard(guard);
-        }
-        self.processes.push(process);
+        self.processes.push(Process::new(id, &self.swarm, self.rng.next()));
         self.say(|| format!("{id:?} starts"));
         let at = self.processes.len() - 1;
         self.give(at, Input::Tick);
@@ -146,7 +154,7 @@ impl World {
             10..=13 => self.step_server(),
             14 => {
                 let partition = self.rng.below(self.swarm.partitions);
-                self.broker.produce(partition, self.held_back)
+                self.broker.produce(partition, self.held_back, &self.checker)
             }
             _ => self.keep_house(),
         };
@@ -403,6 +411,7 @@ impl World {
             gaps: self.swarm.gaps,
             folding_hides: self.swarm.folding_hides,
             new_route: self.broker.new_route,
+            give_up: self.swarm.give_up,
         }
     }
 }

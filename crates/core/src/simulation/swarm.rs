@@ -122,6 +122,8 @@ pub(super) struct Swarm {
     pub(super) give_up: bool,
     /// Every commit is flushed (`durability = "transaction"`).
     pub(super) synchronous: bool,
+    /// Versioned aggregates whose records stand in two partitions, in thousandths.
+    pub(super) spread: u32,
     /// Odd records (duplicates, late, conflicts, poison, …) in thousandths.
     pub(super) odd: u32,
     /// The faults.
@@ -145,6 +147,7 @@ impl Swarm {
             folding_hides: rng.chance(300),
             give_up: rng.chance(600),
             synchronous: rng.chance(150),
+            spread: 250,
             odd: if rng.chance(200) { 0 } else { rng.between(50, 500) as u32 },
             rates: Rates::draw(rng),
         }
@@ -166,6 +169,7 @@ impl Swarm {
             folding_hides: false,
             give_up: false,
             synchronous: false,
+            spread: 0,
             odd: 0,
             rates: Rates::default(),
         }

@@ -14,7 +14,7 @@ impl State {
         session: SessionId,
         lane: Lane,
         mut group: Group,
-        mut fault: Fault,
+        fault: Fault,
     ) {
         let name = group.origin.partition.clone();
         let decision = (self.config.decide)(&fault);
@@ -29,9 +29,6 @@ impl State {
                 self.out.push(Action::Stop(fault));
             }
             Decision::Halt(reason) => {
-                if let GroupKind::Write(route) = group.kind {
-                    fault.route = Some(format!("route[{}]", route.0).into());
-                }
                 let at = Some(group.first().offset());
                 self.discard(group);
                 self.halt(&name, reason, Some(fault), at);

@@ -63,10 +63,6 @@ impl State {
         partition.frontier = Frontier::new(claim.next, claim.anchor);
         partition.durable = claim.next;
         let halt_ended = partition.passed_halt();
-        #[cfg(test)]
-        if self.removed == Some(super::Guard::ContiguousPrefix) {
-            partition.frontier.ignore_prefix();
-        }
         self.out.push(Action::Seek {
             partition: name.clone(),
             generation,
