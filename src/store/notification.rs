@@ -3,42 +3,54 @@
 
 use std::borrow::Cow;
 
-use crate::lanes::statement::{Guard, Notify};
+use crate::sql::append::{Append, Of};
 use crate::sql::binder::{Bind, Binder, Slot};
 use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::{Columns, Query, column};
+use crate::store::ledger::Guard;
 use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldValue};
 use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::record::{Record, StreamId};
 use pgsluice_core::verdict::{Reason, Verdict};
 
+/// What a notification of an applied event carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Notify {
+    /// No notification is written.
+    Nothing,
+    /// One row per event.
+    Row {
+        /// With tenant, user, nonce, transaction, correlation and causation.
+        context: bool,
+        /// With the event as JSON.
+        json: bool,
+    },
+}
+
 /// The part of a statement that notes the events of the groups that moved as APPLIED; `None` when
 /// none are to be written.
 pub fn applied(schema: &Schema, guard: Guard, notify: Notify, b: &mut Binder) -> Option<String> {
     let Notify::Row { context, json } = notify else { return None };
-    let table = schema.table("notification_t");
     let mut columns = vec![
-        ("stream", b.group(Slot::Stream, Bind::Int4)),
-        (r#""offset""#, b.event(Slot::EventOffset, Bind::Int8)),
+        ("stream", Of::Group(Slot::Stream, Bind::Int4)),
+        (r#""offset""#, Of::Event(Slot::EventOffset, Bind::Int8)),
     ];
     let fields = FIELDS.iter().filter(|spec| context || !spec.field.is_context());
     columns.extend(fields.map(|spec| {
         let value = match spec.field {
-            EnvelopeField::AggregateType => b.group(Slot::AggregateType, Bind::Text),
-            EnvelopeField::AggregateId => b.group(Slot::AggregateId, Bind::Text),
-            field => b.event(Slot::Field(field), Bind::of_field(spec.kind)),
+            EnvelopeField::AggregateType => Of::Group(Slot::AggregateType, Bind::Text),
+            EnvelopeField::AggregateId => Of::Group(Slot::AggregateId, Bind::Text),
+            field => Of::Event(Slot::Field(field), Bind::of_field(spec.kind)),
         };
         (spec.column, value)
     }));
     if json {
-        columns.push(("event_json", b.event(Slot::EventJson, Bind::Jsonb)));
+        columns.push(("event_json", Of::Event(Slot::EventJson, Bind::Jsonb)));
     }
-    let from = b.moved_events();
-    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let values: Vec<&str> = columns.iter().map(|(_, value)| value.as_str()).collect();
-    let conflict = match guard {
+    columns.push(("status", Of::Expression("'APPLIED'")));
+    let action = match guard {
         Guard::First => "do nothing",
         // A re-drive turns the outcome of the record it stands for.
         Guard::Seen => {
@@ -46,15 +58,13 @@ pub fn applied(schema: &Schema, guard: Guard, notify: Notify, b: &mut Binder) ->
              process_ts = excluded.process_ts\n  where t.status in ('DEAD_LETTERED', 'PARKED')"
         }
     };
-    Some(format!(
-        r#"noted as (
-  insert into {table} as t ({}, status)
-  select {}, 'APPLIED' from {from}
-  on conflict (stream, "offset") {conflict}
-)"#,
-        names.join(", "),
-        values.join(", "),
-    ))
+    let append = Append {
+        name: "noted",
+        table: schema.table("notification_t"),
+        columns,
+        conflict: format!(r#"on conflict (stream, "offset") {action}"#),
+    };
+    Some(append.write(b))
 }
 
 /// The outcome of one record, to be noted.
