@@ -209,7 +209,7 @@ fn document(draft: &Draft<'_>, merge: bool) -> Result<Json, Poison> {
     if merge && !draft.payload_is_object() {
         return Err(poison(Reason::JsonShape));
     }
-    Ok(Json(payload.into()))
+    Ok(payload)
 }
 
 fn key_values(draft: &Draft<'_>, key: &[Bound]) -> Result<Box<[Value]>, Poison> {
@@ -230,7 +230,7 @@ impl Bound {
         let found: Option<Found<'_>> =
             draft.first(&self.sources).map_err(|reason| self.poison(reason))?;
         let Some(found) = found else { return Ok(None) };
-        let value = fit(found, &self.column.ty);
+        let value = fit(found, &self.column.ty, &draft.record().raw);
         value.map(Some).ok_or_else(|| self.poison(Reason::ColumnValue))
     }
 

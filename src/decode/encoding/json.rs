@@ -91,13 +91,21 @@ impl<'a> Document<'a> {
         members.iter().rev().find(|member| member.name == name).map(|member| member.value)
     }
 
-    /// The object without the members of these names, as text; the value itself when it is no
-    /// object or has none of them.
-    pub(crate) fn without(&self, names: &[Box<str>]) -> Cow<'a, str> {
+    /// The object without the members of these names; the value itself when it is no object or has
+    /// none of them.
+    pub(crate) fn without(&self, names: &[Box<str>]) -> Rest<'a> {
         let own = |member: &Member<'_>| names.iter().any(|name| **name == *member.name);
         let Some(members) = self.members.as_ref().filter(|all| all.iter().any(own)) else {
-            return Cow::Borrowed(self.text);
+            return Rest::Value(self.text);
         };
+        let first = members.iter().position(|member| !own(member));
+        let last = members.iter().rposition(|member| !own(member));
+        if let (Some(first), Some(last)) = (first, last)
+            && !members[first..=last].iter().any(own)
+            && let Some(text) = self.run(&members[first], &members[last])
+        {
+            return Rest::Members(text);
+        }
         let mut text = String::with_capacity(self.text.len());
         text.push('{');
         for member in members.iter().filter(|member| !own(member)) {
@@ -112,7 +120,39 @@ impl<'a> Document<'a> {
             text.push_str(member.value);
         }
         text.push('}');
-        Cow::Owned(text)
+        Rest::Built(text)
+    }
+
+    /// The text from one member to another; `None` when the first one's name has escapes, because
+    /// then nobody knows where it began.
+    fn run(&self, first: &Member<'a>, last: &Member<'a>) -> Option<&'a str> {
+        let Cow::Borrowed(name) = first.name else { return None };
+        let place = |part: &str| part.as_ptr().addr().checked_sub(self.text.as_ptr().addr());
+        // The quote before the name belongs to it.
+        let start = place(name)?.checked_sub(1)?;
+        self.text.get(start..place(last.value)? + last.value.len())
+    }
+}
+
+/// What is left of a value without some of its members.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rest<'a> {
+    /// All of it.
+    Value(&'a str),
+    /// These members, which stand next to each other; the braces are not part of the text.
+    Members(&'a str),
+    /// An object that was put together anew.
+    Built(String),
+}
+
+impl<'a> Rest<'a> {
+    /// The text of the value.
+    pub(crate) fn into_text(self) -> Cow<'a, str> {
+        match self {
+            Self::Value(text) => Cow::Borrowed(text),
+            Self::Members(members) => Cow::Owned(["{", members, "}"].concat()),
+            Self::Built(text) => Cow::Owned(text),
+        }
     }
 }
 
@@ -451,10 +491,31 @@ mod tests {
     #[test]
     fn removing_members_keeps_every_digit_of_the_others() {
         let text = r#"{"id":1,"n": 1.10e400 ,"i\u0064":2,"q\"":-0.0,"id":3}"#;
-        let document = Document::parse(text).unwrap();
-        assert_eq!(document.without(&["id".into()]), r#"{"n":1.10e400,"q\"":-0.0}"#);
-        assert_eq!(document.without(&["x".into()]), text);
-        assert_eq!(Document::parse("{\"id\":1}").unwrap().without(&["id".into()]), "{}");
+        let without = |text, name: &str| {
+            Document::parse(text).unwrap().without(&[name.into()]).into_text().into_owned()
+        };
+        assert_eq!(without(text, "id"), r#"{"n":1.10e400,"q\"":-0.0}"#);
+        assert_eq!(without(text, "x"), text);
+        assert_eq!(without("{\"id\":1}", "id"), "{}");
+    }
+
+    #[test]
+    fn members_that_stand_together_are_left_where_they_are() {
+        let rest = |text| Document::parse(text).unwrap().without(&["id".into(), "t".into()]);
+        for text in [
+            r#"{"a": 1.0 , "b\"":2}"#,
+            r#"{"id":1, "a": 1.0 , "b\"":2 ,"t":[]}"#,
+            r#"{"a": 1.0 , "b\"":2,"id":1}"#,
+            r#"{ "t":1,"i\u0064":2,"a": 1.0 , "b\"":2}"#,
+        ] {
+            match rest(text) {
+                Rest::Value(all) => assert_eq!(all, text),
+                Rest::Members(run) => assert_eq!(run, r#""a": 1.0 , "b\"":2"#),
+                Rest::Built(built) => panic!("{built}"),
+            }
+        }
+        assert_eq!(rest(r#"{"a":1,"id":2,"b":3}"#), Rest::Built(r#"{"a":1,"b":3}"#.into()));
+        assert_eq!(rest(r#"{"id":2,"\u0061":3}"#), Rest::Built(r#"{"a":3}"#.into()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::backoff::Backoff;
 use crate::event::{AggregateKey, Content, Envelope, Json, LedgerEffect, Poison, RouteId, Write};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
 use crate::input::{Claim, TakeReply};
-use crate::record::{OwnerEpoch, Record, TimestampType};
+use crate::record::{OwnerEpoch, Raw, Record, TimestampType};
 use crate::verdict::GapPolicy;
 
 mod books;
@@ -22,7 +22,7 @@ fn partition() -> TopicPartition {
 }
 
 fn write() -> Content {
-    let ledger = LedgerEffect::Set(Json("{}".into()));
+    let ledger = LedgerEffect::Set(Json::Value("{}".into()));
     Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() })
 }
 
@@ -139,9 +139,7 @@ impl Reader {
             generation: self.generation,
             timestamp: None,
             timestamp_type: TimestampType::NotAvailable,
-            key: None,
-            value: None,
-            headers: Vec::new(),
+            raw: Raw::default(),
         };
         let envelope = Envelope { aggregate: Some(key), ..Envelope::default() };
         let event = Event { record, envelope, content };
