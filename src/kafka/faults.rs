@@ -339,6 +339,7 @@ mod tests {
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
+    /// Proves INV-9.
     #[test]
     fn a_refused_property_is_named_without_its_value() {
         let error = KafkaError::ClientConfig(

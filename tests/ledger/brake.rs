@@ -406,6 +406,7 @@ fn counts_of_stale_events_are_forgotten_after_a_day() {
     assert_eq!(fixture.lines("select events from pgsluice.stale_t"), ["1"]);
 }
 
+/// Proves INV-11.
 #[test]
 fn no_more_than_the_allowed_records_are_parked() {
     let mut fixture = fixture("parking_full");

@@ -63,6 +63,7 @@ fn the_first_event_is_applied_and_has_no_gap() {
     case(GapPolicy::Park, Vec::new, || group(1, vec![document(5, Some(9))]), &expected);
 }
 
+/// Proves INV-4.
 #[test]
 fn a_position_that_is_covered_is_a_duplicate_whatever_its_version() {
     let expected = refused(Verdict::Duplicate, r#"1|e5|1|5|0|f|-|{"by": 5}"#);
@@ -72,6 +73,7 @@ fn a_position_that_is_covered_is_a_duplicate_whatever_its_version() {
     case(APPLY, before, || group(1, vec![document(5, None)]), &expected);
 }
 
+/// Proves INV-3.
 #[test]
 fn a_lower_version_is_stale() {
     let expected = refused(Verdict::Stale, r#"3|e5|1|5|0|f|-|{"by": 5}"#);
@@ -156,6 +158,7 @@ fn a_later_log_of_the_partition_creates_again_whatever_the_version() {
     assert_eq!(fixture.ledger(), r#"1|e0|3|0|0|f|-|{"by": 0}"#);
 }
 
+/// Proves INV-8.
 #[test]
 fn a_parked_aggregate_takes_nothing_and_keeps_everything() {
     let before = || {
@@ -170,6 +173,7 @@ fn a_parked_aggregate_takes_nothing_and_keeps_everything() {
     case(APPLY, before, || group(1, vec![document(5, Some(3))]), &settled);
 }
 
+/// Proves INV-4.
 #[test]
 fn a_record_with_a_letter_is_never_applied_again() {
     // GIVEN a letter of a record beyond the ledger's position, as after a change of configuration
@@ -199,6 +203,7 @@ fn a_record_with_a_letter_is_never_applied_again() {
     }
 }
 
+/// Proves INV-5.
 #[test]
 fn every_outcome_is_noted_once() {
     let fixture = Fixture::new("notes", vec![DOCUMENT]);
@@ -222,6 +227,7 @@ fn every_outcome_is_noted_once() {
     assert_eq!(fixture.notes(2), ["8|DUPLICATE|event_repeated"]);
 }
 
+/// Proves INV-4.
 #[test]
 fn what_is_settled_is_found_set_based_and_writes_nothing() {
     let fixture = Fixture::new("look", vec![DOCUMENT]);

@@ -403,6 +403,7 @@ fn a_former_owner_tells_kafka_no_position_when_it_lets_go() {
     assert_eq!(told, []);
 }
 
+/// Proves INV-11.
 #[test]
 fn a_partition_that_runs_too_far_ahead_is_paused_until_half_of_it_is_finished() {
     let mut reader = Reader::new();
