@@ -254,7 +254,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::route::ColumnType;
+    use crate::sql::column_type::ColumnType;
     use pgsluice_core::verdict::Reason;
 
     fn config(text: &str) -> Config {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pgsluice::config::BrakeConfig;
-use pgsluice::route::{Column, ColumnType, CompiledAction, CompiledRoute, Target};
+use pgsluice::route::{Column, CompiledAction, CompiledRoute, Target};
+use pgsluice::sql::column_type::ColumnType;
 use pgsluice_core::event::{Content, RouteId};
 use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::record::OwnerEpoch;

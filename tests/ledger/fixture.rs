@@ -16,8 +16,8 @@ use pgsluice::store::migrate;
 use pgsluice::store::sink::find_or_create;
 use pgsluice::telemetry::Telemetry;
 use pgsluice_core::event::{
-    AggregateKey, AggregateVersion, Change, Content, Envelope, Event, Json, Poison, RouteId, Value,
-    Write,
+    AggregateKey, AggregateVersion, Content, Envelope, Event, Json, LedgerEffect, Poison, RouteId,
+    RowAction, RowWrite, Value, Write,
 };
 use pgsluice_core::fault::FaultPolicy;
 use pgsluice_core::fault::{Fault, FaultKind, SqlState};
@@ -181,7 +181,6 @@ fn configuration(database: &Database) -> Config {
 }
 
 pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document { merge: false };
-pub(crate) const MERGE: CompiledAction = CompiledAction::Document { merge: true };
 
 /// An event of aggregate `Customer/c-1`, whose id follows from its offset.
 pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Event {
@@ -208,21 +207,42 @@ pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Even
     }
 }
 
-pub(crate) fn change(change: Change) -> Content {
-    Content::Write(Write { route: RouteId(0), change })
+/// An event that writes the ledger's row only.
+pub(crate) fn writes(offset: i64, version: Option<i64>, ledger: LedgerEffect) -> Event {
+    let write = Write { route: RouteId(0), ledger, rows: Vec::new() };
+    event(offset, version, Content::Write(write))
+}
+
+/// An event that upserts, deletes or marks the row with this key.
+pub(crate) fn row(
+    offset: i64,
+    version: Option<i64>,
+    action: RowAction,
+    key: i64,
+    columns: &[Option<Value>],
+) -> Event {
+    let ledger = match action {
+        RowAction::Upsert => LedgerEffect::Keep,
+        RowAction::Remove | RowAction::Mark => LedgerEffect::Clear,
+    };
+    let row = RowWrite { action, key: Box::new([Value::Int(key)]), columns: columns.into() };
+    let write = Write { route: RouteId(0), ledger, rows: vec![row] };
+    event(offset, version, Content::Write(write))
 }
 
 /// An event whose document says which offset wrote it.
 pub(crate) fn document(offset: i64, version: Option<i64>) -> Event {
-    json(offset, version, &format!(r#"{{"by":{offset}}}"#))
+    let text = format!(r#"{{"by":{offset}}}"#);
+    writes(offset, version, LedgerEffect::Set(Json(text.into())))
 }
 
-pub(crate) fn json(offset: i64, version: Option<i64>, text: &str) -> Event {
-    event(offset, version, change(Change::Document(Json(text.into()))))
+/// An event whose members are merged into the document.
+pub(crate) fn merging(offset: i64, version: Option<i64>, text: &str) -> Event {
+    writes(offset, version, LedgerEffect::Merge(Json(text.into())))
 }
 
 pub(crate) fn delete(offset: i64, version: Option<i64>) -> Event {
-    event(offset, version, change(Change::Delete { key: Box::default(), columns: Box::default() }))
+    writes(offset, version, LedgerEffect::Clear)
 }
 
 pub(crate) fn poison(offset: i64, version: Option<i64>) -> Event {
@@ -232,8 +252,7 @@ pub(crate) fn poison(offset: i64, version: Option<i64>) -> Event {
 
 /// An upsert of the row with key 1.
 pub(crate) fn upsert(offset: i64, columns: &[Option<Value>]) -> Event {
-    let key = Box::new([Value::Int(1)]);
-    event(offset, Some(offset), change(Change::Upsert { key, columns: columns.into() }))
+    row(offset, Some(offset), RowAction::Upsert, 1, columns)
 }
 
 /// Events of one aggregate from one stream, as a first attempt.

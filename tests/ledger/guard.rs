@@ -9,8 +9,8 @@ mod table;
 use std::cell::Cell;
 use std::fmt;
 
-use pgsluice::lanes::statement::Guard;
 use pgsluice::sql::binder::Extent;
+use pgsluice::store::ledger::Guard;
 use pgsluice_core::event::Event;
 use pgsluice_core::record::RecordId;
 use pgsluice_core::verdict::{Candidate, GapPolicy, Judgement, LedgerRow, judge};

@@ -1,6 +1,7 @@
 //! What the slow lane does with data that cannot be applied: dead letter, parking, ownership.
 
-use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
+use pgsluice::route::{Column, CompiledAction, Target};
+use pgsluice::sql::column_type::ColumnType;
 use pgsluice_core::event::{AggregateKey, Value};
 use pgsluice_core::fault::Decision;
 use pgsluice_core::group::GroupReply;

@@ -5,7 +5,7 @@ use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
 use crate::fixture::{
-    DOCUMENT, Fixture, Lane, MERGE, delete, document, done, failed_before, group, group_of, json,
+    DOCUMENT, Fixture, Lane, delete, document, done, failed_before, group, group_of, merging,
     poison, skips,
 };
 
@@ -260,21 +260,22 @@ fn a_group_that_begins_in_the_past_is_refused_whole_and_its_rest_applied_slowly(
 
 #[test]
 fn merging_keeps_every_digit_and_starts_anew_after_a_delete() {
-    let fixture = Fixture::new("merge", vec![MERGE]);
+    let fixture = Fixture::new("merge", vec![DOCUMENT]);
     let state = || fixture.line("select state from pgsluice.aggregate_t");
-    fixture.fast(vec![group(1, vec![json(1, Some(1), r#"{"a":12345678901234567890.10,"b":1}"#)])]);
+    fixture
+        .fast(vec![group(1, vec![merging(1, Some(1), r#"{"a":12345678901234567890.10,"b":1}"#)])]);
     fixture.fast(vec![group(
         1,
-        vec![json(2, Some(2), r#"{"b":2}"#), json(3, Some(3), r#"{"c":3.00}"#)],
+        vec![merging(2, Some(2), r#"{"b":2}"#), merging(3, Some(3), r#"{"c":3.00}"#)],
     )]);
     assert_eq!(state(), r#"{"a": 12345678901234567890.10, "b": 2, "c": 3.00}"#);
-    fixture.slow(group(1, vec![json(4, Some(4), r#"{"d":4}"#)]));
+    fixture.slow(group(1, vec![merging(4, Some(4), r#"{"d":4}"#)]));
     assert_eq!(state(), r#"{"a": 12345678901234567890.10, "b": 2, "c": 3.00, "d": 4}"#);
     fixture.fast(vec![group(1, vec![delete(5, Some(5))])]);
     assert_eq!(state(), "-");
-    fixture.fast(vec![group(1, vec![json(6, Some(6), r#"{"e":5}"#)])]);
+    fixture.fast(vec![group(1, vec![merging(6, Some(6), r#"{"e":5}"#)])]);
     assert_eq!(state(), r#"{"e": 5}"#);
-    fixture.fast(vec![group(1, vec![delete(7, Some(7)), json(8, Some(8), r#"{"f":6}"#)])]);
+    fixture.fast(vec![group(1, vec![delete(7, Some(7)), merging(8, Some(8), r#"{"f":6}"#)])]);
     assert_eq!(state(), r#"{"f": 6}"#);
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{AggregateKey, AggregateVersion, Change, Content, Event, RouteId};
+use crate::event::{AggregateKey, AggregateVersion, Content, Event, RouteId};
 use crate::fault::Fault;
 use crate::record::{Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition};
 use crate::verdict::{Reason, Verdict};
@@ -122,14 +122,6 @@ impl Group {
         &self.events[self.events.len() - 1]
     }
 
-    /// The change of an event of a write group.
-    pub fn change(event: &Event) -> Option<&Change> {
-        match &event.content {
-            Content::Write(write) => Some(&write.change),
-            Content::Skip(_) | Content::Poison(_) | Content::Halt(_) => None,
-        }
-    }
-
     /// Versions missing between the events of the group, before each of them that follows another
     /// one. What is missing before the first is not the group's to tell: it stands in the ledger.
     /// Before the event after a delete nothing is missing.
@@ -141,7 +133,7 @@ impl Group {
                 gap = gap.saturating_add((version.0 - stored.0 - 1).max(0));
             }
             stored = version.or(stored);
-            deleted = matches!(Self::change(event), Some(Change::Delete { .. }));
+            deleted = event.deletes();
         }
         gap
     }
@@ -221,10 +213,10 @@ pub struct Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Envelope, Json, Write};
+    use crate::event::{Envelope, Json, LedgerEffect, Write};
     use crate::record::{Record, TimestampType};
 
-    fn event(offset: i64, version: Option<i64>, change: Change) -> Event {
+    fn event(offset: i64, version: Option<i64>, ledger: LedgerEffect) -> Event {
         Event {
             record: Record {
                 partition: partition(),
@@ -237,7 +229,7 @@ mod tests {
                 headers: Vec::new(),
             },
             envelope: Envelope { version: version.map(AggregateVersion), ..Envelope::default() },
-            content: Content::Write(Write { route: RouteId(0), change }),
+            content: Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() }),
         }
     }
 
@@ -246,7 +238,7 @@ mod tests {
     }
 
     fn group(versions: &[Option<i64>]) -> Group {
-        let document = || Change::Document(Json("{}".into()));
+        let document = || LedgerEffect::Set(Json("{}".into()));
         Group {
             origin: Origin {
                 partition: partition(),
@@ -278,7 +270,7 @@ mod tests {
     #[test]
     fn nothing_is_missing_before_what_begins_a_deleted_aggregate_anew() {
         let mut group = group(&[Some(5), Some(6), Some(9), Some(11)]);
-        let delete = Change::Delete { key: Box::default(), columns: Box::default() };
+        let delete = LedgerEffect::Clear;
         group.events[1] = event(1, Some(6), delete);
         assert_eq!(group.moved(Some(0)), applied(1, 4));
     }

@@ -6,22 +6,36 @@ use std::fmt::Write as _;
 
 use futures_util::future::join_all;
 use pgsluice::lanes::group_move::{GroupMove, bind};
-use pgsluice::lanes::statement::{Effect, Guard, Notify, Shape, Statements};
-use pgsluice::route::fold::fold;
-use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
+use pgsluice::lanes::statement::{Shape, Statements};
+use pgsluice::route::fold::{FoldedRow, fold};
+use pgsluice::route::{Column, Target};
 use pgsluice::sql::binder::Extent;
+use pgsluice::sql::column_type::ColumnType;
 use pgsluice::sql::name::Schema;
-use pgsluice_core::event::{AggregateVersion, Event, RouteId};
+use pgsluice::store::ledger::Guard;
+use pgsluice::store::notification::Notify;
+use pgsluice_core::event::{AggregateVersion, Event, LedgerEffect, RouteId, RowAction};
 use pgsluice_core::record::{Offset, RecordId, StreamId};
 use pgsluice_core::verdict::{GapPolicy, LedgerRow};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::case::{Case, Place, Route};
-use crate::fixture::{DOCUMENT, Fixture};
+use crate::fixture::Fixture;
 
 /// `aggregate_t.gap` before anything moves.
 const GAP_BEFORE: i64 = 77;
+
+/// What a group does to the ledger's row, and to the one of the target table.
+type Effect = (LedgerEffect<()>, Option<RowAction>);
+
+/// Those that a case can have.
+const EFFECTS: [Effect; 4] = [
+    (LedgerEffect::Set(()), None),
+    (LedgerEffect::Clear, None),
+    (LedgerEffect::Keep, Some(RowAction::Upsert)),
+    (LedgerEffect::Clear, Some(RowAction::Remove)),
+];
 
 /// A case with its number, and where its row stood when somebody judged it.
 #[derive(Debug)]
@@ -61,23 +75,23 @@ pub(super) struct Answer {
 pub(super) struct Table {
     fixture: Fixture,
     statements: Statements,
-    upsert: CompiledAction,
+    target: Target,
     next: Cell<i64>,
 }
 
 impl Table {
     pub(super) fn new(name: &str, gaps: GapPolicy) -> Self {
         let column = |name: &str| Column { name: name.into(), ty: ColumnType::Int8 };
-        let upsert = CompiledAction::Upsert(Target {
+        let target = Target {
             schema: "public".into(),
             table: "target".into(),
             key: vec![column("id")],
             columns: vec![column("by")],
-        });
+        };
         let fixture = Fixture::new(name, vec![]);
         fixture.database.execute("create table target (id bigint primary key, by bigint)");
         let statements = Statements::new(Schema::new("pgsluice"), gaps == GapPolicy::Park);
-        Self { fixture, statements, upsert, next: Cell::new(1) }
+        Self { fixture, statements, target, next: Cell::new(1) }
     }
 
     /// The cases with numbers that were never used before.
@@ -112,10 +126,10 @@ impl Table {
         })
     }
 
-    fn action(&self, route: Route) -> &CompiledAction {
+    fn target(&self, route: Route) -> Option<&Target> {
         match route {
-            Route::Document => &DOCUMENT,
-            Route::Table => &self.upsert,
+            Route::Document => None,
+            Route::Table => Some(&self.target),
         }
     }
 
@@ -210,7 +224,7 @@ impl Table {
     ) -> Result<Vec<Option<i64>>, String> {
         let statements: Vec<Vec<&Given<'_>>> = match extent {
             Extent::Event | Extent::Group => cases.iter().map(|given| vec![given]).collect(),
-            Extent::Chunk => [Effect::Replace, Effect::Erase, Effect::Upsert, Effect::Remove]
+            Extent::Chunk => EFFECTS
                 .map(|effect| cases.iter().filter(|given| self.effect(given) == effect).collect())
                 .into_iter()
                 .filter(|chunk: &Vec<_>| !chunk.is_empty())
@@ -228,16 +242,17 @@ impl Table {
     }
 
     fn effect(&self, given: &Given<'_>) -> Effect {
-        self.move_of(given).folded.effect
+        let folded = self.move_of(given).folded;
+        (folded.ledger.kind(), folded.row.map(|row| row.action))
     }
 
     fn move_of<'g>(&self, given: &'g Given<'_>) -> GroupMove<'g> {
-        let changes = given.events.iter().map(|e| pgsluice_core::group::Group::change(e).unwrap());
+        let writes = given.events.iter().map(|event| event.write().unwrap());
         GroupMove {
             aggregate: given.events[0].envelope.aggregate.as_ref().unwrap(),
             stream: Case::stream(given.number, Place::Here),
             events: &given.events,
-            folded: fold(self.action(given.case.route), changes).unwrap(),
+            folded: fold(self.target(given.case.route), writes).unwrap(),
             seen: given.seen,
         }
     }
@@ -255,13 +270,13 @@ impl Table {
                 Route::Document => 0,
                 Route::Table => 1,
             }),
-            effect: moves[0].folded.effect,
-            present: moves[0].folded.present(),
+            ledger: moves[0].folded.ledger.kind(),
+            row: moves[0].folded.row.as_ref().map(FoldedRow::shape),
             extent,
             guard,
             notify: Notify::Row { context: false, json: false },
         };
-        let statement = self.statements.of(self.action(chunk[0].case.route), shape);
+        let statement = self.statements.of(self.target(chunk[0].case.route), shape);
         let parameters = bind(&statement, self.fixture.context.sink, &moves);
         let parameters: Vec<&(dyn ToSql + Sync)> =
             parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();

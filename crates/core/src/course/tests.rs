@@ -1,6 +1,7 @@
 use super::*;
 use crate::event::{
-    AggregateKey, AggregateVersion, Change, Envelope, Json, Poison, RouteId, Write as EventWrite,
+    AggregateKey, AggregateVersion, Envelope, Json, LedgerEffect, Poison, RouteId,
+    Write as EventWrite,
 };
 use crate::fault::{FaultKind, SqlState};
 use crate::record::{Generation, Record, TimestampType, TopicPartition};
@@ -30,8 +31,9 @@ fn event(offset: i64, version: i64, content: Content) -> Event {
 }
 
 pub(super) fn write(offset: i64, version: i64) -> Event {
-    let change = Change::Document(Json("{}".into()));
-    event(offset, version, Content::Write(EventWrite { route: RouteId(0), change }))
+    let ledger = LedgerEffect::Set(Json("{}".into()));
+    let write = EventWrite { route: RouteId(0), ledger, rows: Vec::new() };
+    event(offset, version, Content::Write(write))
 }
 
 fn poison(offset: i64) -> Event {

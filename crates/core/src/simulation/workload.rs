@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::swarm::{Rng, Swarm};
 use crate::event::{
-    AggregateKey, AggregateVersion, Change, Content, Envelope, Event, Json, Poison, RouteId, Write,
+    AggregateKey, AggregateVersion, Content, Envelope, Event, Json, LedgerEffect, Poison, RouteId,
+    Write,
 };
 use crate::record::{
     Generation, Offset, Record, RecordId, StreamId, TimestampType, TopicPartition,
@@ -233,13 +234,8 @@ impl Workload {
         }
         let route = self.route(spec);
         spec.event.content = match spec.meaning {
-            Meaning::Write => {
-                Content::Write(Write { route, change: Change::Document(Json("1".into())) })
-            }
-            Meaning::Delete => Content::Write(Write {
-                route,
-                change: Change::Delete { key: Box::default(), columns: Box::default() },
-            }),
+            Meaning::Write => written(route, LedgerEffect::Set(Json("1".into()))),
+            Meaning::Delete => written(route, LedgerEffect::Clear),
             Meaning::Skip => Content::Skip(Reason::SkipRoute),
             Meaning::Undecodable => Content::Poison(Poison::new(Reason::JsonSyntax, None)),
             Meaning::Unmatched => Content::Poison(Poison::new(Reason::Unmatched, None)),
@@ -261,11 +257,14 @@ impl Workload {
             Meaning::Write | Meaning::Delete | Meaning::Skip | Meaning::Undecodable => false,
         };
         if routed {
-            let change = Change::Document(Json("1".into()));
-            event.content = Content::Write(Write { route: self.route(spec), change });
+            event.content = written(self.route(spec), LedgerEffect::Set(Json("1".into())));
         }
         event
     }
+}
+
+fn written(route: RouteId, ledger: LedgerEffect) -> Content {
+    Content::Write(Write { route, ledger, rows: Vec::new() })
 }
 
 /// A record to be appended.

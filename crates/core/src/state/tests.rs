@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::backoff::Backoff;
-use crate::event::{AggregateKey, Change, Content, Envelope, Json, Poison, RouteId, Write};
+use crate::event::{AggregateKey, Content, Envelope, Json, LedgerEffect, Poison, RouteId, Write};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
 use crate::input::{Claim, TakeReply};
 use crate::record::{OwnerEpoch, Record, TimestampType};
@@ -22,7 +22,11 @@ fn partition() -> TopicPartition {
 }
 
 fn write() -> Content {
-    Content::Write(Write { route: RouteId(0), change: Change::Document(Json("{}".into())) })
+    Content::Write(Write {
+        route: RouteId(0),
+        ledger: LedgerEffect::Set(Json("{}".into())),
+        rows: Vec::new(),
+    })
 }
 
 fn locked() -> GroupReply {
