@@ -10,7 +10,7 @@ use rdkafka::admin::{
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::{Metadata, MetadataTopic};
 
-use crate::config::{Config, DocumentState, Format, RouteAction};
+use crate::config::{Config, DocumentState, RouteAction};
 use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
 
@@ -198,7 +198,7 @@ fn needs_every_event(config: &Config) -> bool {
         )
     };
     match config.routes.as_slice() {
-        [] => config.decode.format == Format::Envelope,
+        [] => config.decode.format.defaults().document == DocumentState::Merge,
         routes => routes.iter().any(|route| !whole(&route.action)),
     }
 }

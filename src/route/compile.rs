@@ -54,10 +54,7 @@ impl Plan {
 }
 
 fn default_action(format: Format) -> CompiledAction {
-    match format {
-        Format::Plain => CompiledAction::Document { merge: false },
-        Format::Envelope => CompiledAction::Document { merge: true },
-    }
+    CompiledAction::Document { merge: format.defaults().document == DocumentState::Merge }
 }
 
 fn table_name(action: &RouteAction) -> String {

@@ -4,6 +4,7 @@
 //! the actions that the coordinator answers with. It owns the session, but no decision.
 
 mod chores;
+mod fetching;
 mod latency;
 mod measure;
 mod perform;
@@ -31,9 +32,11 @@ use crate::relay::Desk;
 use crate::store::letter::publication::OwnedStream;
 use crate::supervisor::ExitReason;
 use crate::telemetry::{Publishing, Telemetry};
+use pgsluice_core::decode::Missing;
 use pgsluice_core::record::{SessionId, TopicPartition};
 
 use self::chores::lag::LagThread;
+use self::fetching::{Fetching, Unobtainable};
 use self::latency::Passage;
 use self::perform::{Live, Outcome, Surroundings};
 use crate::kafka::consumer::{Budget, Command, Consumer, PollEvent};
@@ -84,6 +87,8 @@ struct Pipeline {
     budget: Arc<Budget>,
     events: UnboundedReceiver<PollEvent>,
     work: Work,
+    /// What decoding misses and is being fetched.
+    fetching: Fetching,
     /// Looks at the ends of the logs for as long as this lives.
     _lag: LagThread,
     /// When records were read that are not durable yet.
@@ -173,6 +178,7 @@ impl Pipeline {
             PollEvent::Positioned { partition, generation, next } => {
                 self.feed(Input::Positioned { partition, generation, next });
             }
+            PollEvent::Missing { missing, .. } => self.fetch(missing),
             PollEvent::LogChanged { partition, generation } => {
                 self.feed(Input::LogChanged { partition, generation });
             }
@@ -194,11 +200,26 @@ impl Pipeline {
         }
     }
 
+    /// The partition is held by the consumer thread, for the coordinator it is one without records.
+    fn fetch(&mut self, missing: Missing) {
+        match self.fetching.begin(missing) {
+            Ok(Some(fetched)) => {
+                self.work.push(Box::pin(fetched.map(move |()| Outcome::Learned(missing))));
+            }
+            Ok(None) => {}
+            Err(Unobtainable) => self.end_of("decoder"),
+        }
+    }
+
     fn on_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Input(input) => {
                 self.note(&input);
                 self.feed(input);
+            }
+            Outcome::Learned(missing) => {
+                self.fetching.ended(missing);
+                self.consumer.send(Command::Learned(missing));
             }
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),

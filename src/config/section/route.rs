@@ -5,8 +5,8 @@ use std::fmt;
 use config::{Value, ValueKind};
 
 use crate::config::field_source::FieldSources;
+use crate::config::format::Format;
 use crate::config::load::reader::Section;
-use crate::config::section::decode::Format;
 use crate::config::section::kafka::is_topic_name;
 use crate::config::section::postgres::is_identifier;
 use crate::config::section::route_name;
@@ -241,11 +241,8 @@ fn read_action(section: &mut Section<'_>, format: Format) -> RouteAction {
 
 fn read_document(mut section: Section<'_>, format: Format) -> RouteAction {
     let states = [("merge", DocumentState::Merge), ("replace", DocumentState::Replace)];
-    let default = match format {
-        Format::Plain => DocumentState::Replace,
-        Format::Envelope => DocumentState::Merge,
-    };
-    let state = section.optional_choice("state", &states, &[]).unwrap_or(default);
+    let state = section.optional_choice("state", &states, &[]);
+    let state = state.unwrap_or(format.defaults().document);
     let delete = section.flag("delete", false);
     if delete && section.has("state") {
         section.problem("state", "has no meaning beside delete = true");

@@ -2,6 +2,7 @@
 //! one.
 
 mod faults;
+mod missing;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::{Column, CompiledAction, CompiledRoute, Target};
 use crate::sql::column_type::ColumnType;
+use pgsluice_core::envelope::{EnvelopeField, FieldValue};
 use pgsluice_core::event::{Json, LedgerEffect, RouteId, RowAction, RowWrite, Value, Write};
 use pgsluice_core::record::{Generation, Header, Offset, TimestampType, TopicPartition};
 
@@ -30,7 +31,7 @@ fn column(name: &str, ty: ColumnType) -> Column {
 
 /// The plan that compiling would give if every table had `id text`, `n integer`, `active boolean`.
 fn plan(config: &Config) -> Plan {
-    use crate::config::RouteAction;
+    use crate::config::{DocumentState, RouteAction};
     let text = ColumnType::Text { max_chars: None };
     let target = |columns: Vec<Column>| Target {
         schema: "public".into(),
@@ -53,7 +54,9 @@ fn plan(config: &Config) -> Plan {
             }
         })
         .collect();
-    actions.push(CompiledAction::Document { merge: config.decode.format == Format::Envelope });
+    actions.push(CompiledAction::Document {
+        merge: config.decode.format.defaults().document == DocumentState::Merge,
+    });
     let routes = actions.into_iter().enumerate();
     let compiled = |(id, action)| {
         let id = RouteId(u16::try_from(id).unwrap());
@@ -275,7 +278,10 @@ fn fallbacks_stand_in_for_what_is_absent_or_null_but_not_for_what_is_broken() {
             .collect();
         decoder.decode(record)
     };
-    let of = |event: &Event| event.envelope.tenant.as_deref().map(str::to_owned);
+    let of = |event: &Event| match event.envelope.get(EnvelopeField::Tenant) {
+        Some(FieldValue::Text(tenant)) => Some(tenant.to_owned()),
+        _ => None,
+    };
     let named = renamed("tenant", "\"acme\"");
     assert_eq!(of(&tenant(RENAMED, None)).as_deref(), Some("none"));
     assert_eq!(of(&tenant(&named, None)).as_deref(), Some("acme"));
@@ -293,7 +299,7 @@ fn versions_and_nonces_are_whole_numbers_from_anywhere() {
     let fields = "[decode.fields]\nversion = \"timestamp\"\nnonce = \"value:/nonce\"";
     let event = decode(fields, "c-1", "{\"nonce\":\"0042\"}");
     assert_eq!(event.envelope.version.map(|v| v.0), Some(1_000));
-    assert_eq!(event.envelope.nonce, Some(42));
+    assert_eq!(event.envelope.get(EnvelopeField::Nonce), Some(FieldValue::Number(42)));
     let broken = decode(fields, "c-1", "{\"nonce\":1.5}");
     assert_eq!(poisoned(&broken), (Reason::FieldInvalid, Some("nonce")));
 }
