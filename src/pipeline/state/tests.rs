@@ -2,7 +2,9 @@
 //! a drain does not wait for.
 
 use super::*;
-use crate::event::{AggregateKey, Change, Content, Envelope, Json, Poison, Write};
+use crate::event::{
+    AggregateKey, AggregateVersion, Change, Content, Envelope, Json, Poison, Write,
+};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::input::{Claim, TakeReply};
@@ -116,6 +118,11 @@ impl Reader {
     }
 
     fn read_as(&mut self, aggregate: &str, offset: i64, content: Content) {
+        let event = self.event(aggregate, offset, content);
+        self.give(Input::Polled(vec![event]));
+    }
+
+    fn event(&self, aggregate: &str, offset: i64, content: Content) -> Event {
         let key = AggregateKey { aggregate_type: Arc::from("A"), id: Arc::from(aggregate) };
         let record = Record {
             partition: partition(),
@@ -128,8 +135,7 @@ impl Reader {
             headers: Vec::new(),
         };
         let envelope = Envelope { aggregate: Some(key), ..Envelope::default() };
-        let event = Event { record, envelope, content };
-        self.give(Input::Polled(vec![event]));
+        Event { record, envelope, content }
     }
 
     /// The groups that were sent and not answered, with their lane.
@@ -425,4 +431,35 @@ fn a_record_to_stop_at_is_forgotten_with_its_reading() {
     reader.actions.clear();
     reader.read("a", 0);
     reader.only();
+}
+
+/// The fast statement compares the first version of a group and no other.
+/// Proves INV-3.
+#[test]
+fn only_a_group_whose_versions_ascend_is_a_first_attempt() {
+    let (count, park) = (GapPolicy::Apply, GapPolicy::Park);
+    for (gaps, versions, lane) in [
+        (count, [None, None, None], Lane::Fast),
+        (count, [Some(1), Some(2), Some(9)], Lane::Fast),
+        (count, [Some(1), Some(3), Some(3)], Lane::Slow),
+        (count, [Some(1), Some(3), Some(2)], Lane::Slow),
+        (count, [None, None, Some(1)], Lane::Slow),
+        (count, [Some(1), Some(2), None], Lane::Slow),
+        (park, [Some(1), Some(2), Some(3)], Lane::Fast),
+        (park, [Some(1), Some(2), Some(4)], Lane::Slow),
+    ] {
+        let mut reader = Reader::new();
+        reader.state.config.gaps = gaps;
+        let events = (0..).zip(versions).map(|(offset, version)| {
+            let change = Change::Document(Json("{}".into()));
+            let content = Content::Write(Write { route: RouteId(0), change });
+            let mut event = reader.event("a", offset, content);
+            event.envelope.version = version.map(AggregateVersion);
+            event
+        });
+        let events = events.collect();
+        reader.give(Input::Polled(events));
+        let sent = reader.only();
+        assert_eq!((sent.0, sent.1.events.len()), (lane, 3), "{gaps:?} {versions:?}");
+    }
 }
