@@ -25,6 +25,8 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
+use pgsluice_core::source::PollFault;
+
 /// Numbers of Kafka 4.3's error codes that the client does not know. They are about brokers and
 /// controllers among themselves (98, 99, 101, 102, 104, 107 to 109, 114 to 116, 119, 125 to 127), transactions and
 /// fetch sessions, which this client does not use (105, 106, 120), share and streams groups (121 to
@@ -33,26 +35,6 @@ pub const MISSING: [i32; 28] = [
     98, 99, 101, 102, 103, 104, 105, 106, 107, 108, 109, 114, 115, 116, 119, 120, 121, 122, 123,
     124, 125, 126, 127, 128, 130, 131, 132, 133,
 ];
-
-/// What to do about an error that a poll returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PollFault {
-    /// Not a failure.
-    Notice,
-    /// librdkafka mends it: brokers away, leaders moving, time-outs.
-    Transient,
-    /// Membership is lost; a revocation and a new assignment follow.
-    LostOwnership,
-    /// Some partition's position is not in its log.
-    Reposition,
-    /// A batch could not be read. librdkafka would go on behind it: fetch again instead.
-    Corrupt,
-    /// An operator has to act (authorization, a missing topic); librdkafka keeps trying.
-    Operator,
-    /// What librdkafka cannot mend and keeps trying: told like an operator's business, unless it
-    /// [`ends_a_start`]. What librdkafka has given up itself (a fatal error) ends the process.
-    Exit,
-}
 
 /// Classifies an error code that a poll returned.
 pub fn on_poll(code: Code) -> PollFault {
@@ -168,6 +150,11 @@ fn is_exit(code: Code) -> bool {
             | Code::InvalidRequest
             | Code::DuplicateResource
     )
+}
+
+/// The name of a code: one of a closed list, without the client's own text (INV-9).
+pub fn name(code: Code) -> Box<str> {
+    format!("{code:?}").into()
 }
 
 /// What to do about offsets that could not be committed. They only mirror the database's progress,

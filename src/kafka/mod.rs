@@ -7,3 +7,4 @@ pub(crate) mod log;
 pub mod mirror;
 pub mod positions;
 pub mod settings;
+pub mod source;

@@ -21,6 +21,7 @@ use crate::decode::{Draft, Reader};
 use crate::route::{Choice, Plan, Rule, Rules, Subject};
 use pgsluice_core::event::{Content, Envelope, Event, Poison, RouteId};
 use pgsluice_core::record::Record;
+use pgsluice_core::source::Decode;
 use pgsluice_core::verdict::Reason;
 
 /// Decodes records by one configuration and one plan. Immutable, so threads may share it.
@@ -114,6 +115,12 @@ impl Decoder {
             event_type: draft.envelope.event_type.as_deref(),
             tombstone: draft.tombstone,
         })
+    }
+}
+
+impl Decode for Decoder {
+    fn decode(&self, record: Record) -> Event {
+        Self::decode(self, record)
     }
 }
 

@@ -18,6 +18,7 @@ const ROUTINE_ATTEMPTS: u32 = 4;
 impl Telemetry {
     /// Makes a report of the coordinator visible.
     pub fn report(&self, report: &Report) {
+        self.follow(report);
         match report {
             Report::Finished { partition, verdict, count } => {
                 self.finished(partition, *verdict, *count);
@@ -194,9 +195,9 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::kafka::ends::LogEnd;
     use crate::telemetry::PartitionPhase;
     use pgsluice_core::fault::{FaultKind, SqlState};
+    use pgsluice_core::position::LogEnd;
     use pgsluice_core::record::{NextOffset, OwnerEpoch, StreamId};
 
     fn partition() -> TopicPartition {

@@ -8,6 +8,7 @@
 //! | [`input`] | what can happen, and what may be asked for |
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
+//! | [`source`] | the port to where records come from |
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
@@ -24,5 +25,6 @@ pub mod queue;
 pub mod record;
 #[cfg(test)]
 mod simulation;
+pub mod source;
 pub mod state;
 pub mod verdict;

@@ -9,12 +9,13 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::kafka::consumer::Copied;
-use crate::kafka::faults::{PollFault, on_poll};
+use crate::kafka::faults::on_poll;
 use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
 use crate::route::decoder::Decoder;
 use pgsluice_core::event::{Event, RouteId};
 use pgsluice_core::record::{Generation, StreamId};
+use pgsluice_core::source::PollFault;
 
 use super::{From, Stretch, Wanted};
 

@@ -2,10 +2,10 @@
 
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 
-use super::Decode;
 use crate::telemetry::caught;
 use pgsluice_core::event::{Content, Event, Poison};
 use pgsluice_core::record::{Generation, Header, Offset, Record, TimestampType, TopicPartition};
+use pgsluice_core::source::Decode;
 use pgsluice_core::verdict::Reason;
 
 /// Stands in for a header whose name is not UTF-8.
