@@ -303,6 +303,7 @@ impl State {
         }
         let letter = |v: &Verdict| matches!(v, Verdict::DeadLettered | Verdict::Parked);
         if verdicts.iter().any(letter) {
+            self.out.push(Action::PublishLetters);
             self.out.push(Action::Report(Report::LettersWritten));
         }
         self.discard(group);
