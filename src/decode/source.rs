@@ -18,7 +18,7 @@ use crate::decode::json::{Pointer, is_number, string_content};
 use pgsluice_core::verdict::Reason;
 
 /// One source of a field or column.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
     /// The key's bytes.
     Key,
