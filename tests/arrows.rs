@@ -28,7 +28,7 @@ const ROOMS: [&str; 14] = [
 ];
 
 /// What the core may depend on. No runtime, no Kafka client, no database driver, nothing in C.
-const CORE_DEPENDENCIES: [&str; 4] = ["crc32fast", "jiff", "rand", "thiserror"];
+const CORE_DEPENDENCIES: [&str; 3] = ["crc32fast", "jiff", "thiserror"];
 
 /// How long a source file may be, in lines.
 const LONGEST_FILE: usize = 500;
@@ -157,6 +157,8 @@ fn every_folder_of_the_sources_is_a_room() {
     let folders = fs::read_dir(root().join("src")).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<String> =
         folders.filter(|path| path.is_dir()).map(|path| room_of(&path)).collect();
+    // Tests that compare documents with the code.
+    found.retain(|folder| folder != "manual");
     found.sort();
     let mut known = ROOMS.map(str::to_owned).to_vec();
     known.sort();

@@ -8,9 +8,10 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::Config;
-use crate::kafka::faults::{PollFault, on_poll};
+use crate::kafka::faults::on_poll;
 use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
+use pgsluice_core::fault::PollFault;
 
 use super::kafka::ASK_TIMEOUT;
 

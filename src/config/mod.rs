@@ -7,6 +7,7 @@
 
 mod client_library;
 mod field_source;
+mod format;
 mod load;
 #[cfg(test)]
 mod mistakes;
@@ -17,7 +18,8 @@ mod tests;
 #[cfg(test)]
 pub(crate) use client_library::AnyProperty;
 pub use client_library::{ClientLibrary, PropertiesRefused};
-pub use field_source::{EnvelopeField, FieldSource, FieldSources};
+pub use field_source::{FieldSource, FieldSources};
+pub use format::{FORMATS, Format, FormatDefaults};
 pub use load::layer::Place;
 pub(crate) use load::near::suggestion;
 pub use load::problem::{ConfigProblem, ConfigProblems};
@@ -26,7 +28,7 @@ pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use section::admin::AdminConfig;
 pub use section::batch::BatchConfig;
 pub use section::dead_letter::{BrakeConfig, DeadLetterConfig, HeaderStyle};
-pub use section::decode::{DecodeConfig, Format, NumberTime, Tombstone, VersionSource};
+pub use section::decode::{DecodeConfig, EnvelopeSources, NumberTime, Tombstone};
 pub use section::group::{GroupConfig, OnGap};
 pub use section::kafka::{KafkaConfig, StartFrom};
 pub use section::limits::LimitsConfig;

@@ -5,10 +5,9 @@ use std::cell::OnceCell;
 
 use jiff::Timestamp;
 
-use crate::config::EnvelopeField;
-use crate::decode::json::{Document, Pointer, canonical};
+use crate::decode::encoding::json::{Document, Pointer};
 use crate::decode::source::{Found, Source, storable};
-use pgsluice_core::event::Envelope;
+use pgsluice_core::envelope::{Envelope, FieldValue};
 use pgsluice_core::record::Record;
 use pgsluice_core::verdict::Reason;
 
@@ -73,7 +72,7 @@ impl<'a> View<'a> {
         let record = self.record;
         let found = match source {
             Source::Key => Some(raw(record.key.as_deref(), Reason::KeyEncoding)),
-            Source::KeyAsId => Some(Found::Text(self.key_as_id()?)),
+            Source::KeyAsId(id_of_key) => Some(Found::Text(id_of_key(record)?)),
             Source::KeyPointer(pointer) => {
                 self.key().and_then(|key| pointer.resolve(key)).map(Found::json)
             }
@@ -101,7 +100,11 @@ impl<'a> View<'a> {
             Source::Partition => Some(Found::Int(record.partition.partition.into())),
             Source::Offset => Some(Found::Int(record.offset.0)),
             Source::Timestamp => record_time(record).map(Found::Instant),
-            Source::Envelope(field) => envelope_field(envelope, *field),
+            Source::Envelope(field) => envelope.get(*field).map(|value| match value {
+                FieldValue::Text(text) => Found::Text(Cow::Borrowed(text)),
+                FieldValue::Number(number) => Found::Int(number),
+                FieldValue::Time(time) => Found::Instant(time),
+            }),
         };
         Ok(found)
     }
@@ -155,18 +158,6 @@ impl<'a> View<'a> {
         let reading = Document::read(self.record.key.as_deref()?, self.max_depth);
         reading.document.filter(|_| reading.problem.is_none())
     }
-
-    fn key_as_id(&self) -> Result<Cow<'_, str>, Reason> {
-        let Some(key) = &self.record.key else {
-            let partition = self.record.partition.partition;
-            return Ok(Cow::Owned(format!("{partition}/{}", self.record.offset.0)));
-        };
-        let text = storable(key).ok_or(Reason::KeyEncoding)?;
-        match canonical(text) {
-            Some(id) => Ok(Cow::Owned(id)),
-            None => Ok(Cow::Borrowed(text)),
-        }
-    }
 }
 
 fn raw(bytes: Option<&[u8]>, refused: Reason) -> Found<'_> {
@@ -178,23 +169,4 @@ fn record_time(record: &Record) -> Option<Timestamp> {
     // Producers may leave the timestamp unset, which the broker keeps as -1.
     let millis = record.timestamp.filter(|millis| *millis >= 0)?;
     Timestamp::from_millisecond(millis).ok()
-}
-
-fn envelope_field(envelope: &Envelope, field: EnvelopeField) -> Option<Found<'_>> {
-    let found = match field {
-        EnvelopeField::AggregateId => envelope.aggregate.as_ref().map(|key| &*key.id),
-        EnvelopeField::AggregateType => envelope.aggregate.as_ref().map(|key| &*key.aggregate_type),
-        EnvelopeField::EventId => envelope.event_id.as_deref(),
-        EnvelopeField::EventType => envelope.event_type.as_deref(),
-        EnvelopeField::Version => {
-            return envelope.version.map(|version| Found::Int(version.0));
-        }
-        EnvelopeField::Time => return envelope.time.map(Found::Instant),
-        EnvelopeField::Tenant => envelope.tenant.as_deref(),
-        EnvelopeField::User => envelope.user.as_deref(),
-        EnvelopeField::TransactionId => envelope.transaction_id.as_deref(),
-        EnvelopeField::CorrelationId => envelope.correlation_id.as_deref(),
-        EnvelopeField::CausationId => envelope.causation_id.as_deref(),
-    };
-    found.map(|text| Found::Text(Cow::Borrowed(text)))
 }

@@ -9,6 +9,7 @@
 //! | assigned (by Kafka) | assigns them paused, and says so |
 //! | [`Command::Seek`] | reads on from there, stamping the generation on every record |
 //! | revoked (by Kafka) | says so, waits for [`Command::Released`], commits, gives up |
+//! | a record that cannot be decoded yet | says so, and holds its partition until [`Command::Learned`] |
 //! | budget full | stops draining; after a second pauses, until half of it is free |
 //! | an error | judges it by [`crate::kafka::faults`]; an error is never the end of the stream |
 
@@ -39,25 +40,12 @@ use self::member::{Callbacks, Release};
 pub(crate) use self::member::{Member, release};
 pub(crate) use self::record::Copied;
 use crate::config::Config;
-use crate::kafka::faults::PollFault;
 use crate::kafka::settings;
-use crate::route::decoder::Decoder;
+use pgsluice_core::decode::{Decode, Missing};
 use pgsluice_core::event::Event;
+use pgsluice_core::fault::PollFault;
 use pgsluice_core::input::{MirrorPosition, RevokeTicket};
-use pgsluice_core::record::{Anchor, Generation, NextOffset, Record, TopicPartition};
-
-/// Turns records into events. The consumer thread calls it for every record, so it must not
-/// wait for anything.
-pub trait Decode: Send + Sync {
-    /// The meaning of a record; whatever is wrong with it becomes part of the event.
-    fn decode(&self, record: Record) -> Event;
-}
-
-impl Decode for Decoder {
-    fn decode(&self, record: Record) -> Event {
-        Self::decode(self, record)
-    }
-}
+use pgsluice_core::record::{Anchor, Generation, NextOffset, TopicPartition};
 
 /// What the run loop tells the consumer thread.
 pub enum Command {
@@ -78,6 +66,8 @@ pub enum Command {
     Pause(TopicPartition),
     /// Deliver again.
     Resume(TopicPartition),
+    /// Decoding knows this now: partitions that wait for it are read on, from the record that waited.
+    Learned(Missing),
     /// A revocation may go on; the positions are committed first.
     Released {
         /// The revocation.
@@ -98,6 +88,7 @@ impl fmt::Debug for Command {
             Self::Seek { .. } => "Seek",
             Self::Pause(_) => "Pause",
             Self::Resume(_) => "Resume",
+            Self::Learned(_) => "Learned",
             Self::Released { .. } => "Released",
             Self::StopPolling => "StopPolling",
             Self::Close => "Close",
@@ -130,6 +121,16 @@ pub enum PollEvent {
         generation: Generation,
         /// The consumer's position.
         next: NextOffset,
+    },
+    /// A record cannot be decoded before this is known. The partition delivers nothing more until
+    /// [`Command::Learned`] or [`Command::Seek`]; the record has not been handed on.
+    Missing {
+        /// The partition.
+        partition: TopicPartition,
+        /// The reading.
+        generation: Generation,
+        /// What has to be known.
+        missing: Missing,
     },
     /// The log is another one, or does not hold the wanted position. The reading has ended.
     LogChanged {

@@ -17,20 +17,11 @@ use super::log::LogOnly;
 use super::positions::{self, Positions};
 use super::settings;
 use crate::config::KafkaConfig;
+use pgsluice_core::position::LogEnd;
 use pgsluice_core::record::TopicPartition;
 
 /// How long the brokers of one topic may take to answer each question.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Where one log ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogEnd {
-    /// The offset that the next record will get.
-    pub end: i64,
-    /// The last stable offset: what lies behind it belongs to transactions that are open, or
-    /// follows one, and cannot be read yet.
-    pub stable: i64,
-}
 
 /// The client that asks.
 pub struct LogEnds {

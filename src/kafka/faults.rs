@@ -23,6 +23,7 @@
 //! So keep the crate current when brokers are upgraded, and stop the daemon before a topic is
 //! deleted to be created again.
 
+use pgsluice_core::fault::PollFault;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// Numbers of Kafka 4.3's error codes that the client does not know. They are about brokers and
@@ -33,26 +34,6 @@ pub const MISSING: [i32; 28] = [
     98, 99, 101, 102, 103, 104, 105, 106, 107, 108, 109, 114, 115, 116, 119, 120, 121, 122, 123,
     124, 125, 126, 127, 128, 130, 131, 132, 133,
 ];
-
-/// What to do about an error that a poll returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PollFault {
-    /// Not a failure.
-    Notice,
-    /// librdkafka mends it: brokers away, leaders moving, time-outs.
-    Transient,
-    /// Membership is lost; a revocation and a new assignment follow.
-    LostOwnership,
-    /// Some partition's position is not in its log.
-    Reposition,
-    /// A batch could not be read. librdkafka would go on behind it: fetch again instead.
-    Corrupt,
-    /// An operator has to act (authorization, a missing topic); librdkafka keeps trying.
-    Operator,
-    /// What librdkafka cannot mend and keeps trying: told like an operator's business, unless it
-    /// [`ends_a_start`]. What librdkafka has given up itself (a fatal error) ends the process.
-    Exit,
-}
 
 /// Classifies an error code that a poll returned.
 pub fn on_poll(code: Code) -> PollFault {
@@ -358,6 +339,7 @@ mod tests {
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
+    /// Proves INV-9.
     #[test]
     fn a_refused_property_is_named_without_its_value() {
         let error = KafkaError::ClientConfig(

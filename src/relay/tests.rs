@@ -86,7 +86,7 @@ fn config(brokers: &str) -> Config {
 }
 
 /// Publishes until the whole table is published.
-fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Status {
+fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Publishing {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let count = letters.len();
     let table = Arc::new(Table { letters, ..Table::default() });
@@ -137,6 +137,7 @@ fn header(message: &OwnedMessage, name: &str) -> Option<String> {
     Some(String::from_utf8(last.value?.to_vec()).unwrap())
 }
 
+/// Proves INV-6.
 #[test]
 fn letters_are_published_in_order_to_the_same_partition_as_they_were_read() {
     let broker = MockCluster::new(1).unwrap();

@@ -4,6 +4,7 @@
 //! the actions that the coordinator answers with. It owns the session, but no decision.
 
 mod chores;
+mod fetching;
 mod latency;
 mod measure;
 mod perform;
@@ -27,13 +28,15 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::kafka::faults::ends_a_start;
 use crate::postgres::Session;
-use crate::relay::{self, Desk};
+use crate::relay::Desk;
 use crate::store::letter::publication::OwnedStream;
 use crate::supervisor::ExitReason;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Publishing, Telemetry};
+use pgsluice_core::decode::Missing;
 use pgsluice_core::record::{SessionId, TopicPartition};
 
 use self::chores::lag::LagThread;
+use self::fetching::{Fetching, Unobtainable};
 use self::latency::Passage;
 use self::perform::{Live, Outcome, Surroundings};
 use crate::kafka::consumer::{Budget, Command, Consumer, PollEvent};
@@ -77,13 +80,15 @@ struct Pipeline {
     /// What the publisher works on.
     desk: watch::Sender<Desk<Session>>,
     /// How publishing goes; `None` when dead letters stay in the table.
-    publishing: Option<watch::Receiver<relay::Status>>,
+    publishing: Option<watch::Receiver<Publishing>>,
     /// Tells the publisher that letters were written.
     letters_written: Arc<Notify>,
     owned: BTreeMap<TopicPartition, OwnedStream>,
     budget: Arc<Budget>,
     events: UnboundedReceiver<PollEvent>,
     work: Work,
+    /// What decoding misses and is being fetched.
+    fetching: Fetching,
     /// Looks at the ends of the logs for as long as this lives.
     _lag: LagThread,
     /// When records were read that are not durable yet.
@@ -173,6 +178,7 @@ impl Pipeline {
             PollEvent::Positioned { partition, generation, next } => {
                 self.feed(Input::Positioned { partition, generation, next });
             }
+            PollEvent::Missing { missing, .. } => self.fetch(missing),
             PollEvent::LogChanged { partition, generation } => {
                 self.feed(Input::LogChanged { partition, generation });
             }
@@ -194,11 +200,26 @@ impl Pipeline {
         }
     }
 
+    /// The partition is held by the consumer thread, for the coordinator it is one without records.
+    fn fetch(&mut self, missing: Missing) {
+        match self.fetching.begin(missing) {
+            Ok(Some(fetched)) => {
+                self.work.push(Box::pin(fetched.map(move |()| Outcome::Learned(missing))));
+            }
+            Ok(None) => {}
+            Err(Unobtainable) => self.end_of("decoder"),
+        }
+    }
+
     fn on_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Input(input) => {
                 self.note(&input);
                 self.feed(input);
+            }
+            Outcome::Learned(missing) => {
+                self.fetching.ended(missing);
+                self.consumer.send(Command::Learned(missing));
             }
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),
@@ -252,10 +273,7 @@ impl Pipeline {
                 self.telemetry.drained();
                 self.end(ExitReason::Clean);
             }
-            Action::Stop(fault) => {
-                tracing::error!(event = "corruption", error = %fault, "the database reports damage");
-                self.end(ExitReason::Corruption);
-            }
+            Action::Stop(fault) => self.stop(&fault),
             Action::Freed(weight) => self.budget.free(weight),
             Action::Report(report) => self.on_report(&report),
         }

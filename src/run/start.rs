@@ -18,6 +18,7 @@ use crate::telemetry::Telemetry;
 
 use super::chores::backlog::Counting;
 use super::chores::lag::LagThread;
+use super::fetching::{Fetching, Nothing};
 use super::latency::Passage;
 use super::perform::{Outcome, Surroundings};
 use super::sessions::Unusable;
@@ -62,6 +63,7 @@ impl Pipeline {
             .map_err(|e| kafka(&e))?;
         let counting = Counting {
             desk: desk.subscribe(),
+            sink: config.kafka.group.clone(),
             telemetry: telemetry.clone(),
             publishes: publisher.is_some(),
         };
@@ -92,6 +94,7 @@ impl Pipeline {
             budget,
             events,
             work,
+            fetching: Fetching::new(Nothing),
             _lag: lag,
             passage: Passage::default(),
             measure_due: clock,

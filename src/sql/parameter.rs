@@ -14,6 +14,7 @@ use bytes::{BufMut, BytesMut};
 use postgres_protocol::types::{ArrayDimension, array_to_sql};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 
+use pgsluice_core::envelope::FieldValue;
 use pgsluice_core::event::Value;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where Postgres counts from.
@@ -141,6 +142,16 @@ impl<'a> From<&'a Value> for Cell<'a> {
             Value::Date(days) => Self::Date(*days),
             Value::Time(micros) => Self::Time(*micros),
             Value::Uuid(bytes) => Self::Uuid(*bytes),
+        }
+    }
+}
+
+impl<'a> From<FieldValue<'a>> for Cell<'a> {
+    fn from(value: FieldValue<'a>) -> Self {
+        match value {
+            FieldValue::Text(text) => Self::Text(Cow::Borrowed(text)),
+            FieldValue::Number(number) => Self::Int(number),
+            FieldValue::Time(time) => Self::Timestamp(time.as_microsecond()),
         }
     }
 }
@@ -275,6 +286,7 @@ mod tests {
         assert!(Parameter::Many(vec![]).to_sql(&Type::TEXT, &mut out).is_err());
     }
 
+    /// Proves INV-9.
     #[test]
     fn debug_shows_no_value() {
         let shown = format!("{:?}", Parameter::One(Cell::Text("secret".into())));

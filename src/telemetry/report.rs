@@ -194,9 +194,9 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::kafka::ends::LogEnd;
     use crate::telemetry::PartitionPhase;
     use pgsluice_core::fault::{FaultKind, SqlState};
+    use pgsluice_core::position::LogEnd;
     use pgsluice_core::record::{NextOffset, OwnerEpoch, StreamId};
 
     fn partition() -> TopicPartition {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::kafka::ends::LogEnd;
 use pgsluice_core::fault::Fault;
 use pgsluice_core::input::Claim;
+use pgsluice_core::position::LogEnd;
 use pgsluice_core::record::{NextOffset, TopicPartition};
 use pgsluice_core::verdict::{Reason, Verdict};
 

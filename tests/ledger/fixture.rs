@@ -14,6 +14,7 @@ use pgsluice::route::kind::{Document, Upsert};
 use pgsluice::route::{CompiledAction, CompiledRoute, Plan, Target};
 use pgsluice::sql::name::Schema;
 use pgsluice::store::migrate;
+use pgsluice::store::sink::find_or_create;
 use pgsluice::telemetry::Telemetry;
 use pgsluice_core::event::{
     AggregateKey, AggregateVersion, Content, Envelope, Event, Json, LedgerEffect, Poison, RouteId,
@@ -57,9 +58,11 @@ impl Fixture {
         let database = Postgres::shared().database(name);
         let config = configuration(&database);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (session, end) = runtime.block_on(async {
+        let (session, end, sink) = runtime.block_on(async {
             migrate::migrate(&config.postgres).await.unwrap();
-            Session::open(&config, SessionId(1), None).await.unwrap()
+            let (session, end) = Session::open(&config, SessionId(1)).await.unwrap();
+            let sink = find_or_create(&session, &config.kafka.group, None).await.unwrap();
+            (session, end, sink)
         });
         let routes = actions
             .into_iter()
@@ -72,7 +75,7 @@ impl Fixture {
             .collect();
         let context = ApplyContext {
             plan: Plan { routes },
-            sink: session.sink,
+            sink,
             statements: Statements::new(
                 Schema::new(&config.postgres.schema),
                 gaps == GapPolicy::Park,
@@ -91,7 +94,7 @@ impl Fixture {
             fixture.database.execute(&format!(
                 "insert into pgsluice.stream_t (sink, topic, partition, owner_epoch)
                  values ({}, 'topic', {partition}, {})",
-                fixture.session.sink.0, EPOCH.0
+                fixture.context.sink.0, EPOCH.0
             ));
         }
         fixture

@@ -111,6 +111,7 @@ fn events_of_a_group_fold_into_one_row_version() {
     assert_eq!(fixture.notes(1).len(), 3);
 }
 
+/// Proves INV-2.
 #[test]
 fn nothing_of_the_target_is_touched_where_the_ledger_refuses() {
     let fixture = fixture("refused", route());
@@ -229,6 +230,7 @@ fn every_column_type_is_bound_as_a_scalar_and_as_an_array() {
     assert!(rows[2].split('|').all(|value| value == "-"), "{}", rows[2]);
 }
 
+/// Proves INV-2.
 #[test]
 fn groups_of_a_chunk_that_failed_are_each_tried_alone() {
     let fixture = fixture("chunk_split", route());

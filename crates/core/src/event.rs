@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+pub use crate::envelope::Envelope;
 use crate::record::{Offset, Record};
 use crate::verdict::Reason;
 
@@ -40,43 +39,6 @@ impl fmt::Debug for AggregateKey {
 /// A producer's version of an aggregate; never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AggregateVersion(pub i64);
-
-/// What an event says about itself. Everything is optional because a poisoned record may tell
-/// only part of it; an event that is to be written has an aggregate and an event id.
-#[derive(Clone, Default, PartialEq)]
-pub struct Envelope {
-    /// Identity of the event across re-sends by its producer.
-    pub event_id: Option<Box<str>>,
-    /// Type of the event, e.g. `CustomerRegistered`.
-    pub event_type: Option<Arc<str>>,
-    /// The aggregate, when it can be told.
-    pub aggregate: Option<AggregateKey>,
-    /// Version of the aggregate after the event; `None` for unversioned producers.
-    pub version: Option<AggregateVersion>,
-    /// When the event happened, by its producer's clock.
-    pub time: Option<Timestamp>,
-    /// Tenant (`notification_t.host_id`).
-    pub tenant: Option<Box<str>>,
-    /// User who caused the event.
-    pub user: Option<Box<str>>,
-    /// The producer's nonce.
-    pub nonce: Option<i64>,
-    /// The command or transaction that produced the event.
-    pub transaction_id: Option<Box<str>>,
-    /// Correlation id.
-    pub correlation_id: Option<Box<str>>,
-    /// Causation id.
-    pub causation_id: Option<Box<str>>,
-}
-
-impl fmt::Debug for Envelope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Envelope")
-            .field("aggregate", &self.aggregate)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Position of a route in the configuration; one past the last stands for the default document
 /// route.

@@ -4,23 +4,26 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`record`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
+//! | [`record`], [`envelope`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
 //! | [`input`] | what can happen, and what may be asked for |
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
+//! | [`decode`] | the seam to whoever turns records into events |
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
 pub mod course;
+pub mod decode;
+pub mod envelope;
 pub mod event;
 pub mod fault;
 pub mod frontier;
 pub mod group;
 mod guard;
 pub mod input;
-mod partition;
 pub mod position;
 pub mod queue;
+pub mod random;
 pub mod record;
 #[cfg(test)]
 mod simulation;

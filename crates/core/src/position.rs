@@ -26,6 +26,16 @@ pub struct KafkaPosition {
     pub start: Option<i64>,
 }
 
+/// Where one log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The offset that the next record will get.
+    pub end: i64,
+    /// The last stable offset: what lies behind it belongs to transactions that are open, or
+    /// follows one, and cannot be read yet.
+    pub stable: i64,
+}
+
 /// Why a position other than the database's counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PositionSource {

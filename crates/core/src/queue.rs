@@ -122,6 +122,38 @@ impl Queue {
     }
 }
 
+#[cfg(test)]
+impl Queue {
+    /// Keys with a group on its way.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = &OrderingKey> {
+        self.lines.iter().filter(|(_, line)| line.busy).map(|(order, _)| order)
+    }
+
+    /// Events that wait, each with the reading it belongs to.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (&Origin, &Event)> {
+        let waiting = self.lines.values().flat_map(|line| &line.waiting);
+        waiting.map(|waiting| (&*waiting.origin, &waiting.event))
+    }
+
+    /// Says what is inconsistent in itself, if something is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (order, line) in &self.lines {
+            let listed = self.ready.iter().filter(|ready| *ready == order).count();
+            let may_go = !line.busy && !line.waiting.is_empty();
+            if (listed, line.listed) != (usize::from(may_go), may_go) {
+                return Err(format!("{order:?} stands {listed} times in the ready list: {line:?}"));
+            }
+            if !line.busy && line.waiting.is_empty() {
+                return Err(format!("{order:?} has a line and nothing in it"));
+            }
+        }
+        match self.ready.iter().find(|order| !self.lines.contains_key(order)) {
+            Some(order) => Err(format!("{order:?} is ready and has no line")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Line {
     /// Puts the key into the ready list if its next group may go and it is not there yet.
     fn list(&mut self, order: OrderingKey, ready: &mut VecDeque<OrderingKey>) {
@@ -199,6 +231,7 @@ mod tests {
         assert!(queue.next_group(2).is_none(), "the third waits behind the first two");
     }
 
+    /// Proves INV-3.
     #[test]
     fn a_key_in_flight_gives_no_second_group_until_it_is_released() {
         let mut queue = Queue::default();

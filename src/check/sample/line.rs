@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::lanes::slow::rehearse::{Ending, Rehearsed};
 use crate::route::{Column, Plan, Target};
 use crate::store::counts::TableRows;
+use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldSpec, FieldValue};
 use pgsluice_core::event::{Content, Event, RouteId};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::verdict::{Reason, Verdict};
@@ -234,24 +235,12 @@ fn trouble(field: Option<&str>, fault: Option<&Fault>) -> Option<Trouble> {
 fn fields(event: &Event) -> Vec<&'static str> {
     let envelope = &event.envelope;
     let position = format!("{}/{}", event.record.partition, event.record.offset.0);
-    let own_id = envelope.event_id.as_deref().is_some_and(|id| *id != position);
-    [
-        ("aggregate_type", envelope.aggregate.is_some()),
-        ("aggregate_id", envelope.aggregate.is_some()),
-        ("event_type", envelope.event_type.is_some()),
-        ("event_id", own_id),
-        ("version", envelope.version.is_some()),
-        ("time", envelope.time.is_some()),
-        ("tenant", envelope.tenant.is_some()),
-        ("user", envelope.user.is_some()),
-        ("nonce", envelope.nonce.is_some()),
-        ("transaction_id", envelope.transaction_id.is_some()),
-        ("correlation_id", envelope.correlation_id.is_some()),
-        ("causation_id", envelope.causation_id.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(name, found)| found.then_some(name))
-    .collect()
+    let position = |value| matches!(value, FieldValue::Text(id) if *id == *position);
+    let found = |spec: &&FieldSpec| match envelope.get(spec.field) {
+        Some(value) => spec.field != EnvelopeField::EventId || !position(value),
+        None => false,
+    };
+    FIELDS.iter().filter(found).map(|spec| spec.name).collect()
 }
 
 fn full_name(target: &Target) -> String {

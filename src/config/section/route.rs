@@ -10,8 +10,8 @@ pub use document::{DocumentRoute, DocumentState};
 pub use table::{ColumnSources, TableName};
 pub use upsert::UpsertRoute;
 
+use crate::config::format::Format;
 use crate::config::load::reader::Section;
-use crate::config::section::decode::Format;
 use crate::config::section::kafka::is_topic_name;
 use crate::config::section::route_name;
 

@@ -2,8 +2,8 @@
 
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 
-use super::Decode;
 use crate::telemetry::caught;
+use pgsluice_core::decode::{Decode, Decoded};
 use pgsluice_core::event::{Content, Event, Poison};
 use pgsluice_core::record::{Generation, Header, Offset, Record, TimestampType, TopicPartition};
 use pgsluice_core::verdict::Reason;
@@ -46,12 +46,14 @@ impl Copied {
     }
 
     /// Finds out what the record means.
-    pub(crate) fn decode(self, decoder: &dyn Decode) -> Event {
-        let mut event = decoder.decode(self.record);
-        if !self.headers_readable {
-            refuse_headers(&mut event);
+    pub(crate) fn decode(self, decoder: &dyn Decode) -> Decoded {
+        let mut decoded = decoder.decode(self.record);
+        if let Decoded::Ready(event) = &mut decoded
+            && !self.headers_readable
+        {
+            refuse_headers(event);
         }
-        event
+        decoded
     }
 }
 

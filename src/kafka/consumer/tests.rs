@@ -2,6 +2,7 @@
 //! one.
 
 mod faults;
+mod missing;
 
 use std::time::Duration;
 
@@ -114,6 +115,7 @@ fn a_paused_partition_goes_on_where_it_stopped() {
     running.close();
 }
 
+/// Proves INV-11.
 #[test]
 fn a_full_budget_stops_reading_until_half_of_it_is_free_and_nothing_is_lost() {
     let broker = Broker::start("poll-budget");

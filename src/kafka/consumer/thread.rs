@@ -18,10 +18,11 @@ use super::member::{AssignmentChange, Member, release};
 use super::reading::{Admission, Readings};
 use super::record::Copied;
 use super::refused::Refused;
-use super::{Command, Decode, PollEvent};
+use super::{Command, PollEvent};
 use crate::config::{BatchConfig, Config};
+use pgsluice_core::decode::{Decode, Decoded, Missing};
 use pgsluice_core::event::Event;
-use pgsluice_core::record::Generation;
+use pgsluice_core::record::{Generation, Record};
 
 /// How long a poll waits for the first record; bounds how long a command waits, too.
 const IDLE_POLL: Duration = Duration::from_millis(20);
@@ -147,6 +148,10 @@ impl Poller {
                         reading.start(generation, next.0, anchor, Instant::now());
                     }
                 }
+                Command::Learned(missing) => {
+                    let now = Instant::now();
+                    self.readings.iter_mut().for_each(|reading| reading.learn(missing, now));
+                }
                 Command::Pause(partition) => self.hold(&partition, true),
                 Command::Resume(partition) => self.hold(&partition, false),
                 Command::Released { .. } => {}
@@ -221,10 +226,27 @@ impl Poller {
             }
             Admission::Deliver(generation) => {
                 let decoder = self.decoder.as_ref()?;
-                let copied = Copied::of(message, partition, generation);
-                self.budget.take(copied.record.weight());
-                Some(copied.decode(&**decoder))
+                match Copied::of(message, partition, generation).decode(&**decoder) {
+                    Decoded::Ready(event) => {
+                        self.budget.take(event.record.weight());
+                        Some(event)
+                    }
+                    Decoded::Missing(missing, record) => {
+                        self.wait_for(missing, record);
+                        None
+                    }
+                }
             }
+        }
+    }
+
+    /// Holds a record's partition until the decoder knows what it needs.
+    fn wait_for(&mut self, missing: Missing, record: Record) {
+        let Record { partition, generation, offset, .. } = record;
+        if let Some(reading) = self.readings.get(&partition.topic, partition.partition) {
+            reading.wait(missing, offset);
+            pause(&self.member, [&partition]);
+            self.events.send(PollEvent::Missing { partition, generation, missing }).ok();
         }
     }
 

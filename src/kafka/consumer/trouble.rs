@@ -9,7 +9,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::PollEvent;
 use super::refused::is_about_a_topic;
 use super::thread::{Flow, Poller};
-use crate::kafka::faults::{PollFault, describe, on_poll};
+use crate::kafka::faults::{describe, on_poll};
+use pgsluice_core::fault::PollFault;
 
 /// How often the slow duties are done: heartbeat, troubles, reachability.
 const ROUND: Duration = Duration::from_secs(1);

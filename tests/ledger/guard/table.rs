@@ -135,7 +135,7 @@ impl Table {
 
     /// The inserts that make the cases.
     fn rows(&self, cases: &[Given<'_>]) -> String {
-        let sink = self.fixture.session.sink.0;
+        let sink = self.fixture.context.sink.0;
         let mut text = String::new();
         for Given { number, case, .. } in cases {
             let aggregate = Case::aggregate(*number);
@@ -184,7 +184,7 @@ impl Table {
         let keys: Vec<_> = numbers.iter().map(|number| Case::aggregate(*number)).collect();
         let types: Vec<&str> = keys.iter().map(|key| &*key.aggregate_type).collect();
         let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
-        let sink = self.fixture.session.sink.0;
+        let sink = self.fixture.context.sink.0;
         let rows = client
             .query(
                 r#"select a.version, a.event_id, a.stream, a."offset", a.deleted,
@@ -277,7 +277,7 @@ impl Table {
             notify: Notify::Row { context: false, json: false },
         };
         let statement = self.statements.of(self.target(chunk[0].case.route), shape);
-        let parameters = bind(&statement, self.fixture.session.sink, &moves);
+        let parameters = bind(&statement, self.fixture.context.sink, &moves);
         let parameters: Vec<&(dyn ToSql + Sync)> =
             parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();
         let lane = self.fixture.session.lane();

@@ -145,22 +145,22 @@ impl Checker {
     }
 
     /// A transaction applies these records of one aggregate, and its answer tells how many versions
-    /// were missing: before each of them, all together. Where nothing is left of the aggregate,
-    /// nothing is missing.
+    /// were missing: before each of them, all together. Before what begins a deleted aggregate
+    /// anew nothing is missing.
     pub(super) fn gap(&mut self, tables: &Tables, applied: &[Rec], told: i64) {
         let Some(&first) = applied.first() else { return };
         let work = Rc::clone(&self.work);
-        let specs = || applied.iter().map(|&rec| &work.records[rec]);
         let row = work.records[first].aggregate.and_then(|a| tables.ledger[a].as_ref());
         let own = stream_of(work.records[first].partition);
-        let row = row.filter(|row| !row.deleted || row.position.stream != own);
+        let mut anew = row.is_some_and(|row| row.deleted && row.position.stream == own);
         let mut stored = row.and_then(|row| row.version);
         let mut missing = 0;
-        for spec in specs() {
-            if let (Some(version), Some(stored)) = (spec.version, stored) {
+        for spec in applied.iter().map(|&rec| &work.records[rec]) {
+            if let (Some(version), Some(stored), false) = (spec.version, stored, anew) {
                 missing += version.0 - stored.0 - 1;
             }
-            stored = spec.version.or(stored).filter(|_| spec.meaning != Meaning::Delete);
+            stored = spec.version.or(stored);
+            anew = spec.meaning == Meaning::Delete;
         }
         let place = self.place(first);
         self.require(told == missing, "gap", || {

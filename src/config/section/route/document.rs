@@ -1,8 +1,8 @@
 //! `[route.document]`: the state of the aggregate's ledger row.
 
 use crate::config::DEFAULT_ROUTE;
+use crate::config::format::Format;
 use crate::config::load::reader::Section;
-use crate::config::section::decode::Format;
 
 /// A route that writes the state of the aggregate's ledger row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +25,7 @@ pub enum DocumentState {
 impl DocumentRoute {
     /// The route that every event takes where none is configured.
     pub fn default_of(format: Format) -> Self {
-        let state = match format {
-            Format::Plain => DocumentState::Replace,
-            Format::Envelope => DocumentState::Merge,
-        };
-        Self { state, delete: false }
+        Self { state: format.defaults().document, delete: false }
     }
 
     pub(super) fn read(mut section: Section<'_>, format: Format) -> Self {

@@ -9,9 +9,11 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
+use pgsluice_core::decode::Decoded;
+use pgsluice_core::record::Record;
 
 /// A mock broker, also where a real one is at hand.
-fn mocked(name: &str) -> Broker {
+pub(super) fn mocked(name: &str) -> Broker {
     let topic = format!("{name}-{}", std::process::id());
     let now = jiff::Timestamp::now().as_millisecond();
     let mock = MockCluster::new(1).unwrap();
@@ -170,7 +172,7 @@ fn a_position_that_could_not_be_committed_is_forgotten_with_its_partition() {
 struct AsPanic;
 
 impl Decode for AsPanic {
-    fn decode(&self, _: Record) -> Event {
+    fn decode(&self, _: Record) -> Decoded {
         panic!("on purpose")
     }
 }
