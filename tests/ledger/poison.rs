@@ -10,13 +10,13 @@ use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{
     DOCUMENT, Fixture, Lane, document, done, failed_before, failed_code, failed_with, group,
-    group_of, incompressible, poison, upsert,
+    group_of, incompressible, poison, upsert, upserting,
 };
 
 /// A table whose column `parent` has a deferred foreign key, and `amount` a check.
 fn child_route() -> CompiledAction {
-    let column = |name: &str, ty| Column { name: name.into(), ty };
-    CompiledAction::Upsert(Target {
+    let column = |name: &str, ty| Column::new(name, ty);
+    upserting(Target {
         schema: "public".into(),
         table: "child".into(),
         key: vec![column("id", ColumnType::Int8)],
