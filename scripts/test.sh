@@ -38,6 +38,8 @@ if [ -z "${PGSLUICE_TEST_KAFKA:-}" ]; then
     echo "test.sh: Kafka listens on $PGSLUICE_TEST_KAFKA"
 fi
 
+# A plain `cargo test` runs a tenth of these seeds of the simulation.
+export PGSLUICE_SIM_SEEDS=${PGSLUICE_SIM_SEEDS:-100000}
 # Most tests spend more time waiting for servers than computing.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # Run every binary, even after one has failed.

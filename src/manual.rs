@@ -3,9 +3,12 @@
 //!
 //! `PGSLUICE_WRITE_DOCS=1 cargo test --lib manual` writes `docs/configuration.md` anew.
 
+mod invariants;
+
 use std::fs;
 
 use crate::config::{self, DEFAULT_TOML};
+use crate::kafka::Librdkafka;
 use crate::supervisor::ExitReason;
 use crate::telemetry::{DEFINITIONS, Definition, Kind};
 use pgsluice_core::verdict::Reason;
@@ -146,7 +149,7 @@ fn whoever_stops_the_process_waits_longer_than_a_drain_can_take() {
         ("PGSLUICE__POSTGRES__URL", "postgres://a@b/c"),
     ];
     let variables = required.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let config = config::load(None, variables).expect("the defaults are valid");
+    let config = config::load(None, variables, &Librdkafka).expect("the defaults are valid");
     // The drain, then the last commit to Kafka and the farewell, 5 s each.
     let longest = config.shutdown.drain_timeout.as_secs() + 10;
     let places = [
@@ -160,4 +163,26 @@ fn whoever_stops_the_process_waits_longer_than_a_drain_can_take() {
         let grace: u64 = value.trim_end_matches('s').parse().expect(path);
         assert!(grace > longest, "{path}: {grace} s");
     }
+}
+
+#[test]
+fn every_example_is_a_valid_configuration() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut checked = 0;
+    for entry in fs::read_dir(directory).expect("config/") {
+        let path = entry.expect("entry").path();
+        // The defaults are no example: what is required has no default.
+        if path.file_name().is_some_and(|name| name != "default.toml") {
+            // Secrets stand in no example.
+            let secret = [("PGSLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", "s3cret")];
+            let text = fs::read_to_string(&path).expect("an example");
+            let secret = if text.contains("\"sasl.username\"") { &secret[..] } else { &[] };
+            let secret =
+                secret.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            config::load(Some(&path), secret, &Librdkafka)
+                .unwrap_or_else(|problems| panic!("{problems}"));
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "only {checked} examples found");
 }

@@ -28,7 +28,7 @@ const ROOMS: [&str; 14] = [
 ];
 
 /// What the core may depend on. No runtime, no Kafka client, no database driver, nothing in C.
-const CORE_DEPENDENCIES: [&str; 4] = ["crc32fast", "jiff", "rand", "thiserror"];
+const CORE_DEPENDENCIES: [&str; 3] = ["crc32fast", "jiff", "thiserror"];
 
 /// How long a source file may be, in lines.
 const LONGEST_FILE: usize = 500;

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Error};
 use crate::config::{Config, Durability};
 use crate::postgres::{OLDEST_SERVER, OpenError, Probe};
 use crate::route::{Catalog, Plan, RouteCause, RouteProblem, RouteProblems};
-use crate::store::stream::{self, Stored};
+use crate::store::sink::{self, Stored};
 use pgsluice_core::fault::FaultPolicy;
 use pgsluice_core::fault::{Decision, Fault, FaultKind};
 
@@ -96,7 +96,7 @@ async fn look(
         if tables::grants(config, client, report).await? {
             tables::sink(config, cluster, client, report).await?;
             let schema = escape_identifier(&config.postgres.schema);
-            stored = stream::stored(client, &schema, &config.kafka.group).await?;
+            stored = sink::stored(client, &schema, &config.kafka.group).await?;
         } else {
             tables = Tables::Unusable;
         }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::kafka::faults::on_poll;
 use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
-use pgsluice_core::source::PollFault;
+use pgsluice_core::fault::PollFault;
 
 use super::kafka::ASK_TIMEOUT;
 

@@ -29,7 +29,7 @@ use crate::lanes::slow::rehearse::Rehearsal;
 use crate::route::Plan;
 use crate::route::decoder::Decoder;
 use crate::store::migrate;
-use crate::store::stream::{SinkId, Stored};
+use crate::store::sink::{SinkId, Stored};
 use crate::telemetry::{MetricsError, Telemetry};
 use pgsluice_core::fault::Fault;
 use pgsluice_core::group::Origin;

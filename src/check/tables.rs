@@ -2,11 +2,12 @@
 
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error};
 
 use crate::config::{Config, Migrate};
 use crate::store::grants::own_privileges;
 use crate::store::migrate::{self, MigrateError};
+use crate::store::sink;
 
 use super::database::trouble;
 use super::finding::Report;
@@ -138,12 +139,9 @@ pub(super) async fn sink(
 ) -> Result<(), Error> {
     let name = &config.kafka.group;
     let schema = escape_identifier(&config.postgres.schema);
-    let text = format!("select cluster_id from {schema}.sink_t where name = $1");
-    let row: Option<Row> = client.query_typed_opt(&text, &[(name, Type::TEXT)]).await?;
-    let known: Option<String> = match &row {
-        Some(row) => row.try_get(0)?,
-        None => None,
-    };
+    let row = sink::find(client, &schema, name).await?;
+    let used = row.is_some();
+    let known = row.and_then(|row| row.cluster_id);
     let subject = format!("sink {name}");
     match (known, cluster) {
         (Some(known), Some(found)) if known != found => report.fail(
@@ -151,7 +149,7 @@ pub(super) async fn sink(
             format!("its positions belong to cluster {known}, the brokers are cluster {found}"),
             "correct kafka.brokers, or give kafka.group another name to begin anew",
         ),
-        _ if row.is_none() => report.ok(
+        _ if !used => report.ok(
             subject,
             "not used before; begins at the group's committed offsets, else at kafka.start_from",
         ),

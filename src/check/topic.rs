@@ -316,7 +316,8 @@ mod tests {
             let required = "[kafka]\nbrokers = 'b:9092'\ngroup = 'g'\ntopics = 't'\n[postgres]\n\
                             url = 'postgres://a@b/c'\n";
             std::fs::write(&file, format!("{required}{more}")).expect("temporary file");
-            let config = config::load(Some(file.path()), std::iter::empty()).expect("valid");
+            let config = config::load(Some(file.path()), std::iter::empty(), &config::AnyProperty)
+                .expect("valid");
             needs_every_event(&config)
         };
         let upsert = "[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }\n\

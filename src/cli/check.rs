@@ -286,7 +286,7 @@ mod tests {
         let required = "[kafka]\nbrokers = 'b:9092'\ngroup = 'g'\ntopics = 't'\n[postgres]\n\
                         url = 'postgres://a@b/c'\n";
         std::fs::write(&path, format!("{required}{file}")).expect("temporary file");
-        config::load(Some(path.path()), std::iter::empty()).expect("valid")
+        config::load(Some(path.path()), std::iter::empty(), &config::AnyProperty).expect("valid")
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config};
+use crate::kafka;
 use crate::supervisor::ExitReason;
 
 /// Moves events from Kafka into PostgreSQL: each aggregate in its own transaction, one final
@@ -119,7 +120,7 @@ fn with_config(source: &Source, command: impl FnOnce(Config) -> ExitReason) -> E
 
 fn load(source: &Source) -> Result<Config, config::ConfigProblems> {
     let variables = config::variables(std::env::vars_os())?;
-    config::load(source.config.as_deref(), variables.into_iter())
+    config::load(source.config.as_deref(), variables.into_iter(), &kafka::Librdkafka)
 }
 
 /// Prints problems to stderr, one a line.

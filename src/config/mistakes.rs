@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use super::load;
+use super::{AnyProperty, load};
 
 const REQUIRED: &str = "[kafka]\nbrokers = \"localhost:9092\"\ngroup = \"customer-views\"\n\
      topics = [\"customer-events\"]\n[postgres]\nurl = \"postgres://pgsluice@localhost/app\"\n";
@@ -14,7 +14,7 @@ fn messages(file: &str, variables: &[(&str, &str)]) -> Vec<String> {
     on_disk.write_all(file.as_bytes()).expect("temporary file");
     let name = on_disk.path().display().to_string();
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let problems = load(Some(on_disk.path()), variables).expect_err("has a mistake");
+    let problems = load(Some(on_disk.path()), variables, &AnyProperty).expect_err("has a mistake");
     problems.to_string().lines().map(|line| line.replace(&name, "FILE")).collect()
 }
 
@@ -97,7 +97,8 @@ fn what_is_missing_is_named_with_every_way_to_give_it() {
         messages(REQUIRED, &[("PGSLUICE__KAFKA", "localhost:9092")]),
         ["PGSLUICE__KAFKA: kafka: expected a table of settings"]
     );
-    let nowhere = load(Some("nowhere.toml".as_ref()), std::iter::empty()).expect_err("no file");
+    let nowhere =
+        load(Some("nowhere.toml".as_ref()), std::iter::empty(), &AnyProperty).expect_err("no file");
     assert_eq!(nowhere.to_string(), "cannot read nowhere.toml: there is no such file");
 }
 
@@ -168,85 +169,6 @@ fn a_route_that_cannot_be_meant_is_told_what_to_write() {
     assert_eq!(
         after_required("[route]\ntopic = \"x\"\n"),
         ["FILE:8: route: expected a list of tables: write [[route]], with two brackets"]
-    );
-}
-
-#[test]
-fn a_property_that_librdkafka_does_not_know_or_reads_otherwise_is_refused() {
-    let file = "[kafka.properties]\n\"security.protcol\" = \"SASL_SSL\"\n\
-                \"session.timeout.ms\" = \"10s\"\n\"enable.auto.commit\" = true\n";
-    assert_eq!(
-        after_required(file),
-        [
-            "FILE:8: kafka.properties.security.protcol: is no property of librdkafka, did you mean \
-             \"security.protocol\"?",
-            "FILE:9: kafka.properties.session.timeout.ms: expected a number of milliseconds, \
-             without a unit",
-            "FILE:10: kafka.properties.enable.auto.commit: cannot be set: the guarantees rest on \
-             it; it is off: progress is kept in the database, Kafka's offset follows it",
-        ]
-    );
-}
-
-#[test]
-fn a_number_that_librdkafka_would_read_as_another_one_is_refused() {
-    let file = "[kafka.properties]\n\"session.timeout.ms\" = 4294973296\n\
-                \"heartbeat.interval.ms\" = \"1e3\"\n\"max.poll.interval.ms\" = \"0600000\"\n\
-                \"retries\" = \"5x\"\n\"linger.ms\" = \"2.5\"\n\"socket.timeout.ms\" = \" 7000 \"\n";
-    let told = |line: u8, name: &str, what: &str| {
-        format!("FILE:{line}: kafka.properties.{name}: expected a number{what}, without a unit")
-    };
-    assert_eq!(
-        after_required(file),
-        [
-            told(8, "session.timeout.ms", " of milliseconds"),
-            told(9, "heartbeat.interval.ms", " of milliseconds"),
-            told(10, "max.poll.interval.ms", " of milliseconds"),
-            told(11, "retries", ""),
-        ]
-    );
-}
-
-#[test]
-fn credentials_and_authorities_that_cannot_work_are_told_of_without_asking_a_broker() {
-    let properties = |text: &str| after_required(&format!("[kafka.properties]\n{text}"));
-    let scram = "\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\"sasl.username\" = \"me\"\n";
-    assert_eq!(
-        properties(scram),
-        [
-            "FILE:8: kafka.properties.sasl.mechanism: has no effect: security.protocol is plaintext, \
-          not SASL_SSL or SASL_PLAINTEXT"
-        ]
-    );
-    assert_eq!(
-        properties(&format!("\"security.protocol\" = \"SASL_SSL\"\n{scram}")),
-        ["FILE:10: kafka.properties.sasl.username: librdkafka makes no client of these \
-          properties: sasl.username and sasl.password must be set"]
-    );
-    let authority = "\"ssl.ca.location\" = \"/nowhere/ca.pem\"\n";
-    assert_eq!(
-        properties(&format!("\"security.protocol\" = \"ssl\"\n{authority}")),
-        [
-            "FILE:9: kafka.properties.ssl.ca.location: cannot read /nowhere/ca.pem: there is no such \
-          file"
-        ]
-    );
-    let empty = "\"ssl.ca.location\" = \"/dev/null\"\n";
-    assert_eq!(
-        properties(&format!("{empty}\"security.protocol\" = \"SASL_PLAINTEXT\"\n")),
-        ["FILE:8: kafka.properties.ssl.ca.location: has no effect: security.protocol is \
-          sasl_plaintext, not SSL or SASL_SSL"]
-    );
-    assert_eq!(
-        properties(&format!("\"security.protocol\" = \"SSL\"\n{empty}")),
-        ["FILE:9: kafka.properties.ssl.ca.location: librdkafka makes no client of these \
-          properties: ssl.ca.location failed"]
-    );
-    // What the two kinds of clients do with it differs: only a producer repeats.
-    assert_eq!(
-        properties("\"retries\" = 0\n"),
-        ["FILE:8: kafka.properties.retries: librdkafka makes no client of these properties: \
-          `retries` must be set >= 1 when `enable.idempotence` is true"]
     );
 }
 

@@ -5,40 +5,40 @@
 //! Every problem is found in one pass and reported with its key and the place it was read from,
 //! see [`load`].
 
-mod connection_text;
-mod decode;
-mod kafka;
-mod limits;
+mod client_library;
+mod field_source;
 mod load;
 #[cfg(test)]
 mod mistakes;
-mod postgres;
-mod properties;
-mod route;
-mod route_name;
-mod surface;
+mod section;
 #[cfg(test)]
 mod tests;
-mod tls;
 
-pub use decode::{
-    DecodeConfig, EnvelopeField, FieldSource, FieldSources, Format, NumberTime, Tombstone,
-    VersionSource,
-};
-pub use kafka::{KafkaConfig, StartFrom};
-pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
+#[cfg(test)]
+pub(crate) use client_library::AnyProperty;
+pub use client_library::{ClientLibrary, PropertiesRefused};
+pub use field_source::{EnvelopeField, FieldSource, FieldSources};
 pub use load::layer::Place;
-pub use load::section::{ConfigProblem, ConfigProblems};
+pub(crate) use load::near::suggestion;
+pub use load::problem::{ConfigProblem, ConfigProblems};
 pub use load::units::{Bytes, parse_duration};
 pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
-pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
-pub use route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
-pub use route_name::DEFAULT_ROUTE;
-pub use surface::{
-    AdminConfig, BrakeConfig, DeadLetterConfig, EventJson, HeaderStyle, LogConfig, LogFormat,
-    NotificationConfig, NotificationWrite,
+pub use section::admin::AdminConfig;
+pub use section::batch::BatchConfig;
+pub use section::dead_letter::{BrakeConfig, DeadLetterConfig, HeaderStyle};
+pub use section::decode::{DecodeConfig, Format, NumberTime, Tombstone, VersionSource};
+pub use section::group::{GroupConfig, OnGap};
+pub use section::kafka::{KafkaConfig, StartFrom};
+pub use section::limits::LimitsConfig;
+pub use section::log::{LogConfig, LogFormat};
+pub use section::notification::{EventJson, NotificationConfig, NotificationWrite};
+pub use section::postgres::{
+    Durability, Migrate, PostgresConfig, Target, Tls, UrlError, Verification,
 };
-pub use tls::{Tls, Verification};
+pub use section::retry::RetryConfig;
+pub use section::route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
+pub use section::route_name::DEFAULT_ROUTE;
+pub use section::shutdown::ShutdownConfig;
 
 /// The whole configuration, checked and resolved.
 ///

@@ -103,7 +103,7 @@ mod tests {
             ("PGSLUICE__POSTGRES__URL", "postgres://nobody@localhost/unused"),
         ];
         let variables = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        crate::config::load(None, variables.into_iter()).unwrap().kafka
+        crate::config::load(None, variables.into_iter(), &crate::config::AnyProperty).unwrap().kafka
     }
 
     #[test]

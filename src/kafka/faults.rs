@@ -23,9 +23,8 @@
 //! So keep the crate current when brokers are upgraded, and stop the daemon before a topic is
 //! deleted to be created again.
 
+use pgsluice_core::fault::PollFault;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-
-use pgsluice_core::source::PollFault;
 
 /// Numbers of Kafka 4.3's error codes that the client does not know. They are about brokers and
 /// controllers among themselves (98, 99, 101, 102, 104, 107 to 109, 114 to 116, 119, 125 to 127), transactions and
@@ -345,6 +344,7 @@ mod tests {
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
+    /// Proves INV-9.
     #[test]
     fn a_refused_property_is_named_without_its_value() {
         let error = KafkaError::ClientConfig(

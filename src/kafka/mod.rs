@@ -6,5 +6,8 @@ pub mod faults;
 pub(crate) mod log;
 pub mod mirror;
 pub mod positions;
+mod properties;
 pub mod settings;
 pub mod source;
+
+pub use properties::Librdkafka;

@@ -6,11 +6,12 @@ use crate::config::{
     Config, DeadLetterConfig, EventJson, NotificationConfig, NotificationWrite, OnGap,
 };
 use crate::lanes::parked_count::ParkedCount;
-use crate::lanes::statement::{Notify, Statements};
+use crate::lanes::statement::Statements;
 use crate::route::Plan;
 use crate::sql::name::Schema;
 use crate::store::letter::Letter;
-use crate::store::stream::SinkId;
+use crate::store::notification::Notify;
+use crate::store::sink::SinkId;
 use crate::telemetry::Telemetry;
 use pgsluice_core::event::{Envelope, Event};
 use pgsluice_core::fault::{Decision, Fault, FaultPolicy};

@@ -8,11 +8,12 @@ use futures_util::future::join_all;
 use tokio_postgres::types::ToSql;
 
 use crate::lanes::group_move::{GroupMove, bind};
-use crate::lanes::statement::{Guard, Shape};
+use crate::lanes::statement::Shape;
 use crate::postgres::Lane;
-use crate::route::CompiledAction;
+use crate::route::Target;
 use crate::route::fold::{Folded, fold};
 use crate::sql::binder::Extent;
+use crate::store::ledger::Guard;
 use pgsluice_core::event::{Event, RouteId};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupKind, GroupReply};
@@ -56,10 +57,10 @@ async fn write(
     route: RouteId,
     groups: &[Group],
 ) -> Vec<GroupReply> {
-    let action = &context.plan.route(route).action;
+    let target = context.plan.route(route).action.target();
     let mut replies: Vec<GroupReply> = groups.iter().map(|_| GroupReply::Refused).collect();
-    let batches = batches(context, route, action, groups);
-    let runs = batches.iter().map(|batch| run(lane, context, action, batch));
+    let batches = batches(context, route, target, groups);
+    let runs = batches.iter().map(|batch| run(lane, context, target, batch));
     for (batch, answer) in batches.iter().zip(join_all(runs).await) {
         for (position, index) in batch.members.iter().enumerate() {
             replies[*index] = match &answer {
@@ -79,20 +80,15 @@ async fn write(
 fn batches<'a>(
     context: &ApplyContext,
     route: RouteId,
-    action: &CompiledAction,
+    target: Option<&Target>,
     groups: &'a [Group],
 ) -> Vec<Batch<'a>> {
     let mut batches: Vec<Batch<'a>> = Vec::with_capacity(1);
     for (index, group) in groups.iter().enumerate() {
-        let Some(next) = group_move(action, group, &group.events) else { continue };
-        let shape = Shape {
-            route,
-            effect: next.folded.effect,
-            present: next.folded.present(),
-            extent: if group.events.len() == 1 { Extent::Event } else { Extent::Group },
-            guard: Guard::First,
-            notify: context.notify(&group.events),
-        };
+        let Some(next) = group_move(target, group, &group.events) else { continue };
+        let extent = if group.events.len() == 1 { Extent::Event } else { Extent::Group };
+        let notify = context.notify(&group.events);
+        let shape = Shape::of(&next.folded, route, extent, Guard::First, notify);
         match batches.iter_mut().find(|batch| same_chunk(&batch.shape, &shape)) {
             Some(batch) => {
                 batch.shape.extent = Extent::Chunk;
@@ -106,16 +102,16 @@ fn batches<'a>(
 }
 
 fn same_chunk(a: &Shape, b: &Shape) -> bool {
-    a.effect == b.effect && a.present == b.present && a.notify == b.notify
+    a.ledger == b.ledger && a.row == b.row && a.notify == b.notify
 }
 
 /// Binds events of a group; `None` where one statement cannot write them.
 pub(super) fn group_move<'a>(
-    action: &CompiledAction,
+    target: Option<&Target>,
     group: &'a Group,
     events: &'a [Event],
 ) -> Option<GroupMove<'a>> {
-    let folded: Folded<'a> = fold(action, events.iter().filter_map(Group::change)).ok()?;
+    let folded: Folded<'a> = fold(target, events.iter().filter_map(Event::write)).ok()?;
     let aggregate = group.aggregate()?;
     Some(GroupMove { aggregate, stream: group.origin.stream, events, folded, seen: None })
 }
@@ -124,10 +120,10 @@ pub(super) fn group_move<'a>(
 async fn run(
     lane: &Lane,
     context: &ApplyContext,
-    action: &CompiledAction,
+    target: Option<&Target>,
     batch: &Batch<'_>,
 ) -> Result<Vec<Option<i64>>, Fault> {
-    let statement = context.statements.of(action, batch.shape.clone());
+    let statement = context.statements.of(target, batch.shape.clone());
     let parameters = bind(&statement, context.sink, &batch.moves);
     let parameters: Vec<&(dyn ToSql + Sync)> =
         parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use crate::lanes::statement::Statement;
 use crate::route::fold::Folded;
 use crate::sql::binder::{Declared, Slot, Source};
 use crate::sql::parameter::{Cell, Parameter};
+use crate::sql::statement::Statement;
 use crate::store::notification;
-use crate::store::stream::SinkId;
+use crate::store::sink::SinkId;
 use pgsluice_core::event::{AggregateKey, Event};
 use pgsluice_core::record::{RecordId, StreamId};
 
@@ -50,16 +50,19 @@ impl GroupMove<'_> {
             Slot::Stream => Cell::Int(self.stream.0.into()),
             Slot::FirstOffset => Cell::Int(self.first().offset().0),
             Slot::LastOffset => Cell::Int(self.last().offset().0),
-            Slot::State => self
-                .folded
-                .state
-                .as_deref()
-                .map_or(Cell::Null, |json| Cell::Json(Cow::Borrowed(json))),
+            Slot::State => {
+                let state = self.folded.ledger.state();
+                state.map_or(Cell::Null, |json| Cell::Json(Cow::Borrowed(json)))
+            }
             Slot::SeenStream => Cell::int(self.seen.map(|id| id.stream.0.into())),
             Slot::SeenOffset => Cell::int(self.seen.map(|id| id.offset.0)),
-            Slot::Key(index) => self.folded.key.get(index).map_or(Cell::Null, Cell::from),
+            Slot::Key(index) => {
+                let key = self.folded.row.as_ref().and_then(|row| row.key.get(index));
+                key.map_or(Cell::Null, Cell::from)
+            }
             Slot::Column(index) => {
-                self.folded.columns.get(index).copied().flatten().map_or(Cell::Null, Cell::from)
+                let column = self.folded.row.as_ref().and_then(|row| row.columns.get(index));
+                column.copied().flatten().map_or(Cell::Null, Cell::from)
             }
             Slot::Sink
             | Slot::EventGroup

@@ -19,12 +19,12 @@ use crate::lanes::context::ApplyContext;
 use crate::lanes::fast::group_move;
 use crate::lanes::group_move::bind;
 use crate::lanes::skip::{skip_reply, skipped};
-use crate::lanes::statement::{Guard, Shape};
+use crate::lanes::statement::Shape;
 use crate::postgres::Session;
 use crate::sql::binder::Extent;
 use crate::sql::query::Query;
-use crate::store::notification;
-use crate::store::{ledger, letter};
+use crate::store::ledger::{self, Guard};
+use crate::store::{letter, notification};
 use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupKind, GroupReply};
@@ -117,21 +117,15 @@ async fn apply_alone(
     let GroupKind::Write(route) = group.kind else {
         return Err(Fault::new(FaultKind::Bug("only a write is applied")));
     };
-    let action = &context.plan.route(route).action;
+    let target = context.plan.route(route).action.target();
     let events = std::slice::from_ref(event);
-    let Some(mut single) = group_move(action, group, events) else {
+    let Some(mut single) = group_move(target, group, events) else {
         return Err(Fault::new(FaultKind::Bug("a change that its route cannot write")));
     };
     single.seen = seen;
-    let shape = Shape {
-        route,
-        effect: single.folded.effect,
-        present: single.folded.present(),
-        extent: Extent::Event,
-        guard: Guard::Seen,
-        notify: context.notify(events),
-    };
-    let statement = context.statements.of(action, shape);
+    let notify = context.notify(events);
+    let shape = Shape::of(&single.folded, route, Extent::Event, Guard::Seen, notify);
+    let statement = context.statements.of(target, shape);
     let singles = [single];
     let parameters = bind(&statement, context.sink, &singles);
     if transaction.apply(&statement, &parameters).await? {

@@ -7,74 +7,25 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio_postgres::types::Type;
-
-use crate::route::{CompiledAction, Target, fragment};
-use crate::sql::binder::{Binder, Declared, Extent};
+use crate::route::fold::{Folded, FoldedRow};
+use crate::route::fragment::RowShape;
+use crate::route::{Target, fragment};
+use crate::sql::binder::{Binder, Extent};
 use crate::sql::name::Schema;
-use crate::store::ledger::move_row;
-use crate::store::notification;
-use pgsluice_core::event::RouteId;
-
-/// What a group does, after folding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// The document becomes another one.
-    Replace,
-    /// The document's top-level members are set.
-    Merge,
-    /// The document is deleted.
-    Erase,
-    /// A row of the target is inserted or updated.
-    Upsert,
-    /// A row of the target is deleted.
-    Remove,
-    /// A row of the target is marked as deleted: columns are set where the row exists.
-    Mark,
-}
-
-impl Effect {
-    /// Whether the aggregate is deleted afterwards.
-    pub fn deletes(self) -> bool {
-        match self {
-            Self::Erase | Self::Remove | Self::Mark => true,
-            Self::Replace | Self::Merge | Self::Upsert => false,
-        }
-    }
-}
-
-/// What an existing ledger row has to fulfil.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Guard {
-    /// First attempt: position and version decide, in SQL.
-    First,
-    /// Slow lane: the row stands where it stood when it was judged.
-    Seen,
-}
-
-/// What a notification of an applied event carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Notify {
-    /// No notification is written.
-    Nothing,
-    /// One row an event.
-    Row {
-        /// With tenant, user, nonce, transaction, correlation and causation.
-        context: bool,
-        /// With the event as JSON.
-        json: bool,
-    },
-}
+use crate::sql::statement::Statement;
+use crate::store::ledger::{self, Guard, Layout};
+use crate::store::notification::{self, Notify};
+use pgsluice_core::event::{LedgerEffect, RouteId};
 
 /// Everything a statement's text depends on, beside the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// The route.
     pub route: RouteId,
-    /// What is done.
-    pub effect: Effect,
-    /// Which of the target's columns are set; empty without a target.
-    pub present: Box<[bool]>,
+    /// The effect on the ledger's row.
+    pub ledger: LedgerEffect<()>,
+    /// The row of the target; `None` without a target.
+    pub row: Option<RowShape>,
     /// How much is written.
     pub extent: Extent,
     /// What the ledger row has to fulfil.
@@ -83,56 +34,34 @@ pub struct Shape {
     pub notify: Notify,
 }
 
-/// The part of the configuration that texts depend on.
-#[derive(Debug, Clone, Copy)]
-pub struct Layout<'a> {
-    /// Where pgsluice's own tables are.
-    pub schema: &'a Schema,
-    /// `on_gap = "park"`: a group after missing versions is refused.
-    pub park_gaps: bool,
-}
-
-/// A statement ready to be prepared.
-#[derive(Debug, PartialEq)]
-pub struct Statement {
-    /// The text.
-    pub text: String,
-    /// Types of its parameters.
-    pub types: Vec<Type>,
-    /// What is bound to them.
-    pub declared: Vec<Declared>,
-}
-
-impl Statement {
-    fn new(text: String, b: Binder) -> Self {
-        let declared = b.into_declared();
-        Self { text, types: declared.iter().map(|d| d.ty.clone()).collect(), declared }
+impl Shape {
+    /// The shape of a folded write.
+    pub(super) fn of(
+        folded: &Folded<'_>,
+        route: RouteId,
+        extent: Extent,
+        guard: Guard,
+        notify: Notify,
+    ) -> Self {
+        let row = folded.row.as_ref().map(FoldedRow::shape);
+        Self { route, ledger: folded.ledger.kind(), row, extent, guard, notify }
     }
 
-    /// Writes the statement of a shape. Its rows are the groups that moved: `gap`, and for a chunk
-    /// the group's number (from 1) before it.
-    pub fn apply(layout: &Layout<'_>, action: &CompiledAction, shape: &Shape) -> Self {
-        let mut b = Binder::new(shape.extent);
-        let moved = move_row::moved(layout, shape.effect, shape.guard, &mut b);
-        let mut parts = vec![moved];
-        if let Some(target) = target(action) {
-            parts.extend(fragment::write(target, shape.effect, &shape.present, &mut b));
+    /// Writes the statement, for a route that writes `target`. Its rows are the groups that moved:
+    /// `gap`, and for a chunk the group's number (from 1) before it.
+    pub fn statement(&self, layout: &Layout<'_>, target: Option<&Target>) -> Statement {
+        let mut b = Binder::new(self.extent);
+        let mut parts = vec![ledger::moved(layout, self.ledger, self.guard, &mut b)];
+        if let (Some(target), Some(row)) = (target, &self.row) {
+            parts.extend(fragment::write(target, row, &mut b));
         }
-        parts.extend(notification::applied(layout.schema, shape.guard, shape.notify, &mut b));
+        parts.extend(notification::applied(layout.schema, self.guard, self.notify, &mut b));
         parts.splice(0..0, b.input());
-        let result = match shape.extent {
+        let result = match self.extent {
             Extent::Event | Extent::Group => "select gap from moved".to_owned(),
             Extent::Chunk => format!("select i.n, moved.gap from {}", b.moved_groups()),
         };
-        Self::new(format!("with {}\n{result}", parts.join(",\n")), b)
-    }
-}
-
-/// The table an action writes beside the ledger.
-fn target(action: &CompiledAction) -> Option<&Target> {
-    match action {
-        CompiledAction::Upsert(target) | CompiledAction::Delete(target) => Some(target),
-        CompiledAction::Document { .. } | CompiledAction::Skip | CompiledAction::Unusable => None,
+        Statement::new(format!("with {}\n{result}", parts.join(",\n")), b)
     }
 }
 
@@ -158,8 +87,8 @@ impl Statements {
         &self.schema
     }
 
-    /// The statement of a shape.
-    pub fn of(&self, action: &CompiledAction, shape: Shape) -> Arc<Statement> {
+    /// The statement of a shape, for a route that writes `target`.
+    pub fn of(&self, target: Option<&Target>, shape: Shape) -> Arc<Statement> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(statement) = known.get(&shape) {
             return Arc::clone(statement);
@@ -168,7 +97,7 @@ impl Statements {
             known.clear();
         }
         let layout = Layout { schema: &self.schema, park_gaps: self.park_gaps };
-        let statement = Arc::new(Statement::apply(&layout, action, &shape));
+        let statement = Arc::new(shape.statement(&layout, target));
         known.insert(shape, Arc::clone(&statement));
         statement
     }

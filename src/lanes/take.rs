@@ -2,6 +2,7 @@
 //! Kafka's (INV-10).
 
 use crate::postgres::session::Session;
+use crate::store::sink::SinkId;
 use crate::store::stream::{self, NewPosition, StreamRow};
 use pgsluice_core::fault::{Fault, FaultKind, SqlState};
 use pgsluice_core::input::{Claim, TakeReply};
@@ -34,11 +35,12 @@ pub type Taken = (TopicPartition, Generation, TakeReply);
 /// A fault that is not about one row; the session is over then.
 pub async fn take(
     session: &Session,
+    sink: SinkId,
     owner: &str,
     requests: Vec<TakeRequest>,
 ) -> Result<Vec<Taken>, Fault> {
     let partitions: Vec<TopicPartition> = requests.iter().map(|r| r.partition.clone()).collect();
-    let claimed = match claim(session, owner, &partitions).await {
+    let claimed = match claim(session, sink, owner, &partitions).await {
         Ok(claimed) => claimed,
         // Somebody held the table or an index entry for longer than a row lock should last.
         Err(fault) if fault.kind == FaultKind::Server(LOCK_NOT_AVAILABLE) => Vec::new(),
@@ -70,11 +72,12 @@ pub async fn take(
 
 async fn claim(
     session: &Session,
+    sink: SinkId,
     owner: &str,
     partitions: &[TopicPartition],
 ) -> Result<Vec<(TopicPartition, StreamRow)>, Fault> {
-    stream::create_streams(session, partitions).await?;
-    stream::claim(session, owner, partitions).await
+    stream::create_streams(session, sink, partitions).await?;
+    stream::claim(session, sink, owner, partitions).await
 }
 
 /// Writes the positions that differ from the database's; returns the streams that took them.

@@ -78,8 +78,4 @@ impl Lead {
         let held: bool = first.try_get(0).map_err(|error| crate::postgres::fault_of(&error))?;
         if held { Ok(rows) } else { Err(Fault::new(FaultKind::LockNotSeen)) }
     }
-
-    pub(super) fn client(&self) -> &tokio_postgres::Client {
-        self.connection.client()
-    }
 }

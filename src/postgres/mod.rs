@@ -1,5 +1,7 @@
-//! Database sessions, faults and migrations.
+//! Connections to the database: sessions, their lanes and lock, and what their errors mean. Knows
+//! no table.
 
+mod administration;
 mod connect;
 mod error;
 pub mod lane;
@@ -7,12 +9,12 @@ mod lead;
 pub mod lock;
 mod probe;
 pub mod session;
-pub(crate) mod tls;
+mod tls;
 
+pub(crate) use administration::Administration;
 pub use connect::SessionEnd;
-pub(crate) use connect::lift_statement_timeout;
 pub use error::fault_of;
 pub use lane::Lane;
 pub use probe::Probe;
 pub(crate) use session::OLDEST_SERVER;
-pub use session::{Connections, OpenError, Session};
+pub use session::{OpenError, Session};

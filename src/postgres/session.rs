@@ -16,7 +16,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use crate::config::{Config, PostgresConfig, UrlError};
-use crate::store::stream::{self, SinkId};
+use crate::telemetry::Connections;
 use pgsluice_core::fault::{Fault, FaultKind, SqlState};
 use pgsluice_core::record::SessionId;
 
@@ -36,8 +36,6 @@ const READ_ONLY: SqlState = SqlState(*b"25006");
 pub struct Session {
     /// Its name; replies of an older session are ignored.
     pub id: SessionId,
-    /// The row of this deployment in `sink_t`.
-    pub sink: SinkId,
     /// Pipelined connections for first attempts; never empty.
     pub lanes: Vec<Lane>,
     lead: Lead,
@@ -45,17 +43,6 @@ pub struct Session {
     schema: Box<str>,
     lifeline: Lifeline,
     deadline: Duration,
-}
-
-/// How many connections a session has open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Connections {
-    /// The lead.
-    pub lead: usize,
-    /// The fast lanes.
-    pub lanes: usize,
-    /// The slow lane; its pool opens them when they are first needed.
-    pub slow: usize,
 }
 
 /// Why a session could not be opened.
@@ -67,16 +54,6 @@ pub enum OpenError {
     /// The server is too old or stores text in another encoding.
     #[error("PostgreSQL {0}")]
     Unsupported(&'static str),
-    /// The sink's positions belong to another Kafka cluster: exit code 4.
-    #[error("sink {sink} belongs to Kafka cluster {known}, but the brokers are cluster {found}")]
-    ClusterMismatch {
-        /// The sink's name.
-        sink: String,
-        /// Cluster id the sink was made for.
-        known: String,
-        /// Cluster id of the brokers.
-        found: String,
-    },
     /// The database did not answer or refused.
     #[error("database session: {0}")]
     Database(Fault),
@@ -89,7 +66,6 @@ impl OpenError {
             Self::Database(fault) => fault,
             Self::Config(_) => Fault::new(FaultKind::Bug("postgres.url cannot be used any more")),
             Self::Unsupported(what) => Fault::new(FaultKind::Bug(what)),
-            Self::ClusterMismatch { .. } => Fault::new(FaultKind::Bug("another Kafka cluster")),
         }
     }
 }
@@ -113,21 +89,15 @@ impl From<tokio_postgres::Error> for OpenError {
 }
 
 impl Session {
-    /// Opens every connection, proves that all are on one server, and finds or makes the sink's
-    /// row. `cluster_id` is the Kafka cluster's; `None` while it is not known, which is not
-    /// compared.
+    /// Opens every connection and proves that all are on one server.
     ///
     /// Each connection has `postgres.connect_timeout`. Nothing is retried.
     ///
     /// # Errors
     /// [`OpenError`]; nothing stays open.
-    pub async fn open(
-        config: &Config,
-        id: SessionId,
-        cluster_id: Option<&str>,
-    ) -> Result<(Self, SessionEnd), OpenError> {
+    pub async fn open(config: &Config, id: SessionId) -> Result<(Self, SessionEnd), OpenError> {
         let (lifeline, end) = Lifeline::new();
-        let opened = Self::connect(config, id, cluster_id, &lifeline).await;
+        let opened = Self::connect(config, id, &lifeline).await;
         if opened.is_err() {
             lifeline.close();
         }
@@ -137,7 +107,6 @@ impl Session {
     async fn connect(
         config: &Config,
         id: SessionId,
-        cluster_id: Option<&str>,
         lifeline: &Lifeline,
     ) -> Result<Self, OpenError> {
         let postgres = &config.postgres;
@@ -149,18 +118,12 @@ impl Session {
 
         let lead = within(limit, open_lead(&connector)).await?;
         let lock = lead.lock();
-        let sink = within(
-            postgres.deadline,
-            find_sink(lead.client(), &schema, &config.kafka.group, cluster_id),
-        )
-        .await?;
         let lanes =
             try_join_all((0..postgres.lanes).map(|_| within(limit, open_lane(&connector, lock))))
                 .await?;
         let slow = slow_pool(target.driver, connector, lock, postgres)?;
         Ok(Self {
             id,
-            sink,
             lanes,
             lead,
             slow,
@@ -279,7 +242,6 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("id", &self.id)
-            .field("sink", &self.sink)
             .field("lanes", &self.lanes.len())
             .finish_non_exhaustive()
     }
@@ -339,23 +301,6 @@ async fn open_lane(connector: &Connector, lock: SessionLock) -> Result<Lane, Ope
              pooler in session mode"
         );
         Err(Fault::new(FaultKind::LockNotSeen).into())
-    }
-}
-
-async fn find_sink(
-    client: &Client,
-    schema: &str,
-    name: &str,
-    cluster_id: Option<&str>,
-) -> Result<SinkId, OpenError> {
-    let row = stream::find_or_create_sink(client, schema, name, cluster_id).await?;
-    match (row.cluster_id, cluster_id) {
-        (Some(known), Some(found)) if known != found => Err(OpenError::ClusterMismatch {
-            sink: name.to_owned(),
-            known,
-            found: found.to_owned(),
-        }),
-        _ => Ok(row.sink),
     }
 }
 

@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::kafka::faults::describe;
 use crate::postgres::session::Session;
 use crate::store::letter::publication::{self, OwnedStream, Portion, StoredLetter};
+use crate::telemetry::Publishing;
 use pgsluice_core::fault::FaultPolicy;
 use pgsluice_core::fault::{Decision, Fault};
 use pgsluice_core::record::{RecordId, StreamId};
@@ -85,24 +86,13 @@ impl<L> Default for Desk<L> {
     }
 }
 
-/// How publishing goes, for readiness and metrics.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Status {
-    /// Letters published by this process.
-    pub published: u64,
-    /// Since when letters could not be delivered; `None` while all is well.
-    pub stuck_since: Option<Instant>,
-    /// The topic that did not take them, and the name of the error's code.
-    pub error: Option<Arc<str>>,
-}
-
 /// Publishes letters until nobody keeps its desk any more.
 #[derive(Debug)]
 pub struct Publisher<L> {
     outlet: Outlet,
     desk: watch::Receiver<Desk<L>>,
     wake: Arc<Notify>,
-    status: watch::Sender<Status>,
+    status: watch::Sender<Publishing>,
     resting: HashMap<StreamId, Rest>,
     faults: FaultPolicy,
     /// How often in a row the database refused to give letters out.
@@ -131,14 +121,14 @@ impl<L: Letters> Publisher<L> {
             return Ok(None);
         }
         let outlet = Outlet::start(&config.kafka, &config.dead_letter)?;
-        let (status, _) = watch::channel(Status::default());
+        let (status, _) = watch::channel(Publishing::default());
         let faults = config.retry.faults.clone();
         let resting = HashMap::new();
         Ok(Some(Self { outlet, desk, wake, status, resting, faults, refusals: 0 }))
     }
 
     /// How publishing goes, kept current while it runs.
-    pub fn status(&self) -> watch::Receiver<Status> {
+    pub fn status(&self) -> watch::Receiver<Publishing> {
         self.status.subscribe()
     }
 

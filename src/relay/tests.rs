@@ -82,11 +82,11 @@ fn config(brokers: &str) -> Config {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pgsluice.toml");
     std::fs::write(&file, toml).unwrap();
-    crate::config::load(Some(&file), std::iter::empty()).unwrap()
+    crate::config::load(Some(&file), std::iter::empty(), &crate::config::AnyProperty).unwrap()
 }
 
 /// Publishes until the whole table is published.
-fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Status {
+fn publish(brokers: &str, letters: Vec<StoredLetter>) -> Publishing {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let count = letters.len();
     let table = Arc::new(Table { letters, ..Table::default() });
@@ -137,6 +137,7 @@ fn header(message: &OwnedMessage, name: &str) -> Option<String> {
     Some(String::from_utf8(last.value?.to_vec()).unwrap())
 }
 
+/// Proves INV-6.
 #[test]
 fn letters_are_published_in_order_to_the_same_partition_as_they_were_read() {
     let broker = MockCluster::new(1).unwrap();

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 use crate::config::{Config, RouteAction, TableName};
-use crate::route::ColumnType;
+use crate::sql::column_type::ColumnType;
 use crate::sql::name::quoted;
 
 /// The tables that routes name, as they are now. A table that is not there is missing here too.

@@ -254,7 +254,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::route::ColumnType;
+    use crate::sql::column_type::ColumnType;
     use pgsluice_core::verdict::Reason;
 
     fn config(text: &str) -> Config {
@@ -267,7 +267,7 @@ mod tests {
             ("PGSLUICE__POSTGRES__URL", "postgres://u@localhost/d"),
         ];
         let env = required.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        crate::config::load(Some(file.path()), env).unwrap()
+        crate::config::load(Some(file.path()), env, &crate::config::AnyProperty).unwrap()
     }
 
     fn column(name: &str, ty: Option<ColumnType>) -> TableColumn {

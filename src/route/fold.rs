@@ -1,41 +1,56 @@
-//! Folds the events of a group into the one change that is written: the same as if they had been
-//! written one after the other, without the states between.
+//! Folds the writes of a group's events into the one that is made: the same as if they had been
+//! made one after the other, without the states between. Ledger effects fold, and rows fold by
+//! their key.
 //!
-//! | events | folded |
+//! | ledger effects | folded |
 //! | --- | --- |
-//! | documents, `replace` | the last one |
-//! | documents, `merge` | their top-level members, the last of each name, digits untouched |
-//! | upserts | the last value that each column was given |
-//! | … then a delete | the delete |
-//! | delete, then documents | the documents alone: nothing of the old state is left |
-//! | delete, then upserts | not one statement: [`Unfoldable`] |
+//! | … then `Set` | the last state |
+//! | … then `Clear` | `Clear` |
+//! | `Set` or `Merge`, then `Merge` | their top-level members, the last of each name, digits untouched |
+//! | `Clear`, then `Merge` | `Set`: nothing of the old state is left |
+//! | `Keep`, then another, or another, then `Keep` | the other |
+//! | `Clear`, then `Keep` | not one statement: [`Unfoldable`] |
+//!
+//! | rows with one key | folded |
+//! | --- | --- |
+//! | `Upsert`s, or `Mark`s | the last value that each column was given |
+//! | `Upsert` or `Remove`, then `Remove` | `Remove` |
+//! | any other | not one statement: [`Unfoldable`] |
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::lanes::statement::Effect;
-use crate::route::CompiledAction;
-use pgsluice_core::event::{Change, Json, Value};
+use crate::route::Target;
+use crate::route::fragment::RowShape;
+use pgsluice_core::event::{LedgerEffect, RowAction, RowWrite, Value, Write};
 
-/// One change for a whole group; borrows from its events.
+/// The write of a whole group; borrows from its events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Folded<'a> {
-    /// What is done.
-    pub effect: Effect,
-    /// The document, for [`Effect::Replace`] and [`Effect::Merge`].
-    pub state: Option<Cow<'a, str>>,
-    /// Key of the target's row; empty without a target.
+    /// The effect on the ledger's row.
+    pub ledger: LedgerEffect<Cow<'a, str>>,
+    /// The row of the route's target; `None` where the route has none.
+    pub row: Option<FoldedRow<'a>>,
+}
+
+/// The row of the target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoldedRow<'a> {
+    /// What happens to it.
+    pub action: RowAction,
+    /// Values of the key columns.
     pub key: &'a [Value],
-    /// The target's columns in the route's order; `None` leaves a column alone.
+    /// Values of the other columns, in the target's order; `None` leaves a column alone.
     pub columns: Vec<Option<&'a Value>>,
 }
 
-impl Folded<'_> {
-    /// Which of the target's columns are set.
-    pub fn present(&self) -> Box<[bool]> {
-        self.columns.iter().map(Option::is_some).collect()
+impl FoldedRow<'_> {
+    /// What the statement's text depends on.
+    pub fn shape(&self) -> RowShape {
+        let present = self.columns.iter().map(Option::is_some).collect();
+        RowShape { action: self.action, present }
     }
 }
 
@@ -43,92 +58,101 @@ impl Folded<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unfoldable;
 
-/// Folds `changes`, which all belong to a route with this action.
+/// Folds `writes`, which all belong to one route that writes this target.
 ///
 /// # Errors
 ///
-/// [`Unfoldable`] when one statement cannot do it, also when a change does not belong to the action
-/// or there is none.
+/// [`Unfoldable`] when one statement cannot do it, also when a write has other rows than the one of
+/// the target, or there is no write.
 pub fn fold<'a>(
-    action: &CompiledAction,
-    changes: impl IntoIterator<Item = &'a Change>,
+    target: Option<&Target>,
+    writes: impl IntoIterator<Item = &'a Write>,
 ) -> Result<Folded<'a>, Unfoldable> {
-    let mut changes = changes.into_iter();
-    let mut folded = single(action, changes.next().ok_or(Unfoldable)?)?;
-    for change in changes {
-        folded = then(folded, single(action, change)?)?;
+    let mut writes = writes.into_iter();
+    let Folded { mut ledger, mut row } = single(target, writes.next().ok_or(Unfoldable)?)?;
+    for write in writes {
+        let later = single(target, write)?;
+        ledger = effects(ledger, later.ledger)?;
+        row = rows(row, later.row)?;
     }
-    Ok(folded)
+    Ok(Folded { ledger, row })
 }
 
-/// What one change does on its own.
-fn single<'a>(action: &CompiledAction, change: &'a Change) -> Result<Folded<'a>, Unfoldable> {
-    let row = |effect, key: &'a [Value], columns: &'a [Option<Value>]| {
-        let columns = columns.iter().map(Option::as_ref).collect();
-        Ok(Folded { effect, state: None, key, columns })
+/// One write on its own.
+fn single<'a>(target: Option<&Target>, write: &'a Write) -> Result<Folded<'a>, Unfoldable> {
+    let row = match (target, write.rows.as_slice()) {
+        (None, []) => None,
+        (Some(target), [row]) if belongs(target, row) => {
+            let RowWrite { action, key, columns } = row;
+            let columns = columns.iter().map(Option::as_ref).collect();
+            Some(FoldedRow { action: *action, key, columns })
+        }
+        _ => return Err(Unfoldable),
     };
-    match (action, change) {
-        (CompiledAction::Document { merge }, Change::Document(Json(text))) => Ok(Folded {
-            effect: if *merge { Effect::Merge } else { Effect::Replace },
-            state: Some(Cow::Borrowed(text)),
-            key: &[],
-            columns: Vec::new(),
-        }),
-        (CompiledAction::Document { .. }, Change::Delete { .. }) => row(Effect::Erase, &[], &[]),
-        (CompiledAction::Upsert(_), Change::Upsert { key, columns }) => {
-            row(Effect::Upsert, key, columns)
-        }
-        (CompiledAction::Upsert(_), Change::Delete { key, .. }) => row(Effect::Remove, key, &[]),
-        (CompiledAction::Delete(target), Change::Delete { key, columns }) => {
-            if target.columns.is_empty() {
-                row(Effect::Remove, key, &[])
-            } else {
-                row(Effect::Mark, key, columns)
-            }
-        }
-        (CompiledAction::Skip | CompiledAction::Unusable, _)
-        | (CompiledAction::Document { .. }, Change::Upsert { .. })
-        | (CompiledAction::Upsert(_) | CompiledAction::Delete(_), Change::Document(_))
-        | (CompiledAction::Delete(_), Change::Upsert { .. }) => Err(Unfoldable),
-    }
+    Ok(Folded { ledger: write.ledger.map(|state| Cow::Borrowed(&*state.0)), row })
+}
+
+/// Whether the row has a value for each key column, and a place for each other one that is set.
+fn belongs(target: &Target, row: &RowWrite) -> bool {
+    let columns = match row.action {
+        RowAction::Upsert | RowAction::Mark => target.columns.len(),
+        RowAction::Remove => 0,
+    };
+    row.key.len() == target.key.len() && row.columns.len() == columns
 }
 
 /// `earlier`, then `later`.
-fn then<'a>(earlier: Folded<'a>, later: Folded<'a>) -> Result<Folded<'a>, Unfoldable> {
-    match (earlier.effect, later.effect) {
-        (_, Effect::Replace | Effect::Erase) => Ok(later),
-        (Effect::Erase, Effect::Merge) => Ok(Folded { effect: Effect::Replace, ..later }),
-        (Effect::Replace | Effect::Merge, Effect::Merge) => merged(earlier, later),
-        // One row has one key: a group that writes two rows is written row by row.
-        _ if earlier.key != later.key => Err(Unfoldable),
-        (Effect::Upsert, Effect::Upsert) | (Effect::Mark, Effect::Mark) => {
+fn effects<'a>(
+    earlier: LedgerEffect<Cow<'a, str>>,
+    later: LedgerEffect<Cow<'a, str>>,
+) -> Result<LedgerEffect<Cow<'a, str>>, Unfoldable> {
+    use LedgerEffect::{Clear, Keep, Merge, Set};
+    match (earlier, later) {
+        (_, later @ (Set(_) | Clear)) | (Keep, later) => Ok(later),
+        (Clear, Keep) => Err(Unfoldable),
+        (earlier, Keep) => Ok(earlier),
+        (Clear, Merge(state)) => Ok(Set(state)),
+        (Set(first), Merge(second)) if is_object(&first) && is_object(&second) => {
+            merged(&first, &second).map(Set)
+        }
+        (Merge(first), Merge(second)) if is_object(&first) && is_object(&second) => {
+            merged(&first, &second).map(Merge)
+        }
+        // An object after something that is no object replaces it, whatever was stored before.
+        (Set(_) | Merge(_), Merge(second)) if is_object(&second) => Ok(Set(second)),
+        (Set(_) | Merge(_), Merge(second)) => Ok(Merge(second)),
+    }
+}
+
+/// `earlier`, then `later`. One row has one key: a group that writes two rows is written row by row.
+fn rows<'a>(
+    earlier: Option<FoldedRow<'a>>,
+    later: Option<FoldedRow<'a>>,
+) -> Result<Option<FoldedRow<'a>>, Unfoldable> {
+    let (earlier, later) = match (earlier, later) {
+        (None, None) => return Ok(None),
+        (Some(earlier), Some(later)) if earlier.key == later.key => (earlier, later),
+        _ => return Err(Unfoldable),
+    };
+    match (earlier.action, later.action) {
+        (RowAction::Upsert, RowAction::Upsert) | (RowAction::Mark, RowAction::Mark) => {
             let columns = later.columns.iter().zip(&earlier.columns);
             let columns = columns.map(|(later, earlier)| later.or(*earlier)).collect();
-            Ok(Folded { columns, ..later })
+            Ok(Some(FoldedRow { columns, ..later }))
         }
-        (Effect::Upsert | Effect::Remove, Effect::Remove) => Ok(later),
+        (RowAction::Upsert | RowAction::Remove, RowAction::Remove) => Ok(Some(later)),
         _ => Err(Unfoldable),
     }
 }
 
-/// Two documents, the later one merged into the earlier one as `jsonb` concatenation does: members
-/// of objects are set, anything else replaces.
-fn merged<'a>(earlier: Folded<'a>, later: Folded<'a>) -> Result<Folded<'a>, Unfoldable> {
-    let (Some(first), Some(second)) = (&earlier.state, &later.state) else {
-        return Err(Unfoldable);
-    };
-    if !(is_object(first) && is_object(second)) {
-        // An object after something that is no object replaces it, whatever was stored before.
-        let effect = if is_object(second) { Effect::Replace } else { later.effect };
-        return Ok(Folded { effect, ..later });
-    }
+/// The members of two objects, the later of each name.
+fn merged<'a>(first: &str, second: &str) -> Result<Cow<'a, str>, Unfoldable> {
     let mut members: BTreeMap<String, &RawValue> =
         serde_json::from_str(first).map_err(|_| Unfoldable)?;
     let newer: BTreeMap<String, &RawValue> =
         serde_json::from_str(second).map_err(|_| Unfoldable)?;
     members.extend(newer);
-    let text = serde_json::to_string(&members).map_err(|_| Unfoldable)?;
-    Ok(Folded { effect: earlier.effect, state: Some(Cow::Owned(text)), ..later })
+    serde_json::to_string(&members).map(Cow::Owned).map_err(|_| Unfoldable)
 }
 
 fn is_object(json: &str) -> bool {
@@ -138,16 +162,24 @@ fn is_object(json: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{Column, ColumnType, Target};
+    use crate::route::Column;
+    use crate::sql::column_type::ColumnType;
+    use pgsluice_core::event::{Json, RouteId};
 
-    const MERGE: CompiledAction = CompiledAction::Document { merge: true };
-
-    fn document(text: &str) -> Change {
-        Change::Document(Json(text.into()))
+    fn write(ledger: LedgerEffect, rows: Vec<RowWrite>) -> Write {
+        Write { route: RouteId(0), ledger, rows }
     }
 
-    fn erase() -> Change {
-        Change::Delete { key: Box::default(), columns: Box::default() }
+    fn merge(text: &str) -> Write {
+        write(LedgerEffect::Merge(Json(text.into())), Vec::new())
+    }
+
+    fn replace(text: &str) -> Write {
+        write(LedgerEffect::Set(Json(text.into())), Vec::new())
+    }
+
+    fn erase() -> Write {
+        write(LedgerEffect::Clear, Vec::new())
     }
 
     fn target(columns: usize) -> Target {
@@ -160,124 +192,136 @@ mod tests {
         }
     }
 
-    fn upsert(key: i64, columns: &[Option<i64>]) -> Change {
-        Change::Upsert {
-            key: Box::new([Value::Int(key)]),
-            columns: columns.iter().map(|c| c.map(Value::Int)).collect(),
-        }
+    fn row(ledger: LedgerEffect, action: RowAction, key: i64, columns: &[Option<i64>]) -> Write {
+        let columns = columns.iter().map(|c| c.map(Value::Int)).collect();
+        write(ledger, vec![RowWrite { action, key: Box::new([Value::Int(key)]), columns }])
     }
 
-    fn remove(key: i64) -> Change {
-        Change::Delete { key: Box::new([Value::Int(key)]), columns: Box::default() }
+    fn upsert(key: i64, columns: &[Option<i64>]) -> Write {
+        row(LedgerEffect::Keep, RowAction::Upsert, key, columns)
     }
 
-    fn folded_documents(changes: &[Change]) -> (Effect, Option<String>) {
-        let folded = fold(&MERGE, changes).unwrap();
-        (folded.effect, folded.state.map(Cow::into_owned))
+    fn remove(key: i64) -> Write {
+        row(LedgerEffect::Clear, RowAction::Remove, key, &[])
+    }
+
+    fn mark(key: i64, columns: &[Option<i64>]) -> Write {
+        row(LedgerEffect::Clear, RowAction::Mark, key, columns)
+    }
+
+    fn folded_documents(writes: &[Write]) -> LedgerEffect<String> {
+        fold(None, writes).unwrap().ledger.map(|state| state.clone().into_owned())
+    }
+
+    fn folded_row<'a>(target: &Target, writes: &'a [Write]) -> FoldedRow<'a> {
+        fold(Some(target), writes).unwrap().row.unwrap()
     }
 
     #[test]
     fn merging_takes_the_last_of_each_member_and_keeps_every_digit() {
-        let changes = [
-            document(r#"{"a":12345678901234567890.10,"b":1e-9,"a":12345678901234567890.20}"#),
-            document(r#" {"b":2.50, "c":{"x":1}}"#),
-            document(r#"{"c":{"y":2}}"#),
+        let writes = [
+            merge(r#"{"a":12345678901234567890.10,"b":1e-9,"a":12345678901234567890.20}"#),
+            merge(r#" {"b":2.50, "c":{"x":1}}"#),
+            merge(r#"{"c":{"y":2}}"#),
         ];
-        let (effect, state) = folded_documents(&changes);
-        assert_eq!(effect, Effect::Merge);
-        assert_eq!(state.unwrap(), r#"{"a":12345678901234567890.20,"b":2.50,"c":{"y":2}}"#);
+        let expected = r#"{"a":12345678901234567890.20,"b":2.50,"c":{"y":2}}"#;
+        assert_eq!(folded_documents(&writes), LedgerEffect::Merge(expected.into()));
     }
 
     #[test]
     fn a_member_spelled_with_an_escape_is_the_same_member() {
-        let changes = [document(r#"{"\u0061":1}"#), document(r#"{"a":2}"#)];
-        assert_eq!(folded_documents(&changes).1.unwrap(), r#"{"a":2}"#);
+        let writes = [merge(r#"{"\u0061":1}"#), merge(r#"{"a":2}"#)];
+        assert_eq!(folded_documents(&writes), LedgerEffect::Merge(r#"{"a":2}"#.into()));
     }
 
     #[test]
     fn replacing_takes_the_last_document() {
-        let changes = [document(r#"{"a":1}"#), document(r#"{"b":2}"#)];
-        let folded = fold(&CompiledAction::Document { merge: false }, &changes).unwrap();
-        assert_eq!(
-            (folded.effect, folded.state.unwrap().as_ref()),
-            (Effect::Replace, r#"{"b":2}"#)
-        );
+        let writes = [replace(r#"{"a":1}"#), replace(r#"{"b":2}"#)];
+        assert_eq!(folded_documents(&writes), LedgerEffect::Set(r#"{"b":2}"#.into()));
     }
 
     #[test]
     fn a_document_after_a_delete_merges_with_nothing() {
-        let changes = [document(r#"{"a":1}"#), erase(), document(r#"{"b":2}"#)];
-        assert_eq!(folded_documents(&changes), (Effect::Replace, Some(r#"{"b":2}"#.into())));
-        let more = [erase(), document(r#"{"b":2}"#), document(r#"{"c":3}"#)];
-        assert_eq!(folded_documents(&more), (Effect::Replace, Some(r#"{"b":2,"c":3}"#.into())));
+        let writes = [merge(r#"{"a":1}"#), erase(), merge(r#"{"b":2}"#)];
+        assert_eq!(folded_documents(&writes), LedgerEffect::Set(r#"{"b":2}"#.into()));
+        let more = [erase(), merge(r#"{"b":2}"#), merge(r#"{"c":3}"#)];
+        assert_eq!(folded_documents(&more), LedgerEffect::Set(r#"{"b":2,"c":3}"#.into()));
     }
 
     #[test]
     fn a_delete_at_the_end_is_all_that_is_left() {
-        let changes = [document(r#"{"a":1}"#), erase()];
-        assert_eq!(folded_documents(&changes), (Effect::Erase, None));
+        let writes = [merge(r#"{"a":1}"#), erase()];
+        assert_eq!(folded_documents(&writes), LedgerEffect::Clear);
     }
 
     #[test]
     fn what_is_no_object_replaces_and_is_replaced() {
-        let to_scalar = [document(r#"{"a":1}"#), document("5")];
-        assert_eq!(folded_documents(&to_scalar), (Effect::Merge, Some("5".into())));
+        let to_scalar = [merge(r#"{"a":1}"#), merge("5")];
+        assert_eq!(folded_documents(&to_scalar), LedgerEffect::Merge("5".into()));
         // GIVEN a stored object, the 5 replaces it: the object after it must not merge with it
-        let over_scalar = [document(r#"{"a":1}"#), document("5"), document(r#"{"b":2}"#)];
-        assert_eq!(folded_documents(&over_scalar), (Effect::Replace, Some(r#"{"b":2}"#.into())));
+        let over_scalar = [merge(r#"{"a":1}"#), merge("5"), merge(r#"{"b":2}"#)];
+        assert_eq!(folded_documents(&over_scalar), LedgerEffect::Set(r#"{"b":2}"#.into()));
+    }
+
+    #[test]
+    fn an_effect_that_keeps_the_state_gives_way_but_never_revives_what_a_delete_left() {
+        let keep = || write(LedgerEffect::Keep, Vec::new());
+        for other in [replace("1"), merge("1")] {
+            let alone = folded_documents(std::slice::from_ref(&other));
+            assert_eq!(folded_documents(&[keep(), other.clone()]), alone);
+            assert_eq!(folded_documents(&[other, keep()]), alone);
+        }
+        assert_eq!(folded_documents(&[keep(), erase()]), LedgerEffect::Clear);
+        assert_eq!(fold(None, &[erase(), keep()]), Err(Unfoldable));
     }
 
     #[test]
     fn each_column_takes_the_last_value_it_was_given() {
-        let action = CompiledAction::Upsert(target(3));
-        let changes = [upsert(1, &[Some(1), Some(2), None]), upsert(1, &[None, Some(3), None])];
-        let folded = fold(&action, &changes).unwrap();
-        assert_eq!(folded.columns, [Some(&Value::Int(1)), Some(&Value::Int(3)), None]);
-        assert_eq!(&*folded.present(), [true, true, false]);
+        let writes = [upsert(1, &[Some(1), Some(2), None]), upsert(1, &[None, Some(3), None])];
+        let row = folded_row(&target(3), &writes);
+        assert_eq!(row.columns, [Some(&Value::Int(1)), Some(&Value::Int(3)), None]);
+        assert_eq!(&*row.shape().present, [true, true, false]);
     }
 
     #[test]
     fn an_explicit_null_is_a_value() {
-        let action = CompiledAction::Upsert(target(1));
-        let null = Change::Upsert {
-            key: Box::new([Value::Int(1)]),
-            columns: Box::new([Some(Value::Null)]),
-        };
-        let changes = [upsert(1, &[Some(1)]), null];
-        assert_eq!(fold(&action, &changes).unwrap().columns, [Some(&Value::Null)]);
+        let mut null = upsert(1, &[Some(1)]);
+        null.rows[0].columns[0] = Some(Value::Null);
+        let writes = [upsert(1, &[Some(1)]), null];
+        assert_eq!(folded_row(&target(1), &writes).columns, [Some(&Value::Null)]);
     }
 
     #[test]
     fn a_row_deleted_and_written_again_is_not_one_statement() {
-        let action = CompiledAction::Upsert(target(1));
-        assert!(fold(&action, &[upsert(1, &[Some(1)]), remove(1)]).is_ok());
-        assert_eq!(fold(&action, &[remove(1), upsert(1, &[Some(1)])]), Err(Unfoldable));
+        let target = Some(&target(1));
+        assert!(fold(target, &[upsert(1, &[Some(1)]), remove(1)]).is_ok());
+        assert_eq!(fold(target, &[remove(1), upsert(1, &[Some(1)])]), Err(Unfoldable));
     }
 
     #[test]
     fn events_of_two_rows_are_not_one_statement() {
-        let action = CompiledAction::Upsert(target(1));
-        let changes = [upsert(1, &[Some(1)]), upsert(2, &[Some(1)])];
-        assert_eq!(fold(&action, &changes), Err(Unfoldable));
+        let writes = [upsert(1, &[Some(1)]), upsert(2, &[Some(1)])];
+        assert_eq!(fold(Some(&target(1)), &writes), Err(Unfoldable));
     }
 
     #[test]
     fn a_soft_delete_sets_columns_and_a_hard_one_sets_none() {
-        let soft = Change::Delete {
-            key: Box::new([Value::Int(1)]),
-            columns: Box::new([Some(Value::Int(0))]),
-        };
-        let marked = fold(&CompiledAction::Delete(target(1)), [&soft]).unwrap();
-        assert_eq!(marked.effect, Effect::Mark);
-        let hard = remove(1);
-        let removed = fold(&CompiledAction::Delete(target(0)), [&hard]).unwrap();
-        assert_eq!(removed.effect, Effect::Remove);
+        let soft = [mark(1, &[Some(0)])];
+        let marked = folded_row(&target(1), &soft);
+        assert_eq!((marked.action, marked.columns.len()), (RowAction::Mark, 1));
+        let hard = [remove(1)];
+        let removed = folded_row(&target(0), &hard);
+        assert_eq!((removed.action, removed.columns.len()), (RowAction::Remove, 0));
     }
 
     #[test]
-    fn nothing_and_foreign_changes_do_not_fold() {
-        assert_eq!(fold(&MERGE, []), Err(Unfoldable));
-        assert_eq!(fold(&MERGE, [&upsert(1, &[])]), Err(Unfoldable));
-        assert_eq!(fold(&CompiledAction::Skip, [&erase()]), Err(Unfoldable));
+    fn nothing_and_what_the_route_does_not_write_do_not_fold() {
+        assert_eq!(fold(None, []), Err(Unfoldable));
+        assert_eq!(fold(None, &[upsert(1, &[])]), Err(Unfoldable), "a row without a table");
+        assert_eq!(fold(Some(&target(1)), &[merge("{}")]), Err(Unfoldable), "no row");
+        assert_eq!(fold(Some(&target(1)), &[upsert(1, &[])]), Err(Unfoldable), "other columns");
+        let mut two = upsert(1, &[Some(1)]);
+        two.rows.extend(upsert(2, &[Some(1)]).rows);
+        assert_eq!(fold(Some(&target(1)), &[two]), Err(Unfoldable), "more than one row");
     }
 }

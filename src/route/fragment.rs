@@ -1,19 +1,26 @@
 //! The part of a statement that writes a user's table. Everything selects from the ledger's move,
 //! so nothing here runs for a group that was refused.
 
-use crate::lanes::statement::Effect;
 use crate::route::{Column, Target};
 use crate::sql::binder::{Binder, Extent, Slot, column_list};
 use crate::sql::name::quoted;
+use pgsluice_core::event::RowAction;
 
-/// The common table expressions that write `target`; `present` says which of its columns the
-/// events bring.
-pub fn write(target: &Target, effect: Effect, present: &[bool], b: &mut Binder) -> Vec<String> {
-    match effect {
-        Effect::Upsert => upsert(target, present, b),
-        Effect::Remove => vec![delete(target, b)],
-        Effect::Mark => update(target, present, b).into_iter().collect(),
-        Effect::Replace | Effect::Merge | Effect::Erase => Vec::new(),
+/// What the text of a row's write depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RowShape {
+    /// What happens to the row.
+    pub action: RowAction,
+    /// Which of the target's columns the events bring.
+    pub present: Box<[bool]>,
+}
+
+/// The common table expressions that write a row of `target`.
+pub fn write(target: &Target, row: &RowShape, b: &mut Binder) -> Vec<String> {
+    match row.action {
+        RowAction::Upsert => upsert(target, &row.present, b),
+        RowAction::Remove => vec![delete(target, b)],
+        RowAction::Mark => update(target, &row.present, b).into_iter().collect(),
     }
 }
 

@@ -13,6 +13,6 @@ mod value;
 
 pub use catalog::{Catalog, Table, TableColumn};
 pub(crate) use matching::Subject;
-pub use plan::{Column, ColumnType, CompiledAction, CompiledRoute, Plan, Target};
+pub use plan::{Column, CompiledAction, CompiledRoute, Plan, Target};
 pub use problem::{Privilege, RouteCause, RouteProblem, RouteProblems};
 pub(crate) use rule::{Choice, Rule, Rules};

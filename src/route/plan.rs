@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::sql::column_type::ColumnType;
 use pgsluice_core::event::RouteId;
 
 /// All routes, in the order of the configuration; the last one is the default document route.
@@ -52,18 +53,26 @@ pub enum CompiledAction {
     /// It does not fit its table. No event may take it: topics that it may be meant for are not
     /// read until it fits.
     Unusable,
-    /// Writes the ledger row's `state`. Carries `Change::Document` and, for tombstones and
-    /// deletes, `Change::Delete`.
+    /// Writes the ledger row's `state`, or deletes it.
     Document {
         /// `true`: merged into the stored state (top-level members, as jsonb `||`); `false`:
         /// replaces it.
         merge: bool,
     },
-    /// Writes a row of a user's table. Carries `Change::Upsert` and, for tombstones,
-    /// `Change::Delete` of the row by its key.
+    /// Writes a row of a user's table, or deletes it by its key for a tombstone.
     Upsert(Target),
     /// Deletes a row of a user's table, or sets columns of it when `target.columns` is not empty.
     Delete(Target),
+}
+
+impl CompiledAction {
+    /// The user's table that it writes.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Upsert(target) | Self::Delete(target) => Some(target),
+            Self::Skip | Self::Unusable | Self::Document { .. } => None,
+        }
+    }
 }
 
 /// A user's table, with the columns a route writes.
@@ -86,72 +95,4 @@ pub struct Column {
     pub name: String,
     /// Type.
     pub ty: ColumnType,
-}
-
-/// The column types values can be bound to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ColumnType {
-    /// `boolean`
-    Bool,
-    /// `smallint`
-    Int2,
-    /// `integer`
-    Int4,
-    /// `bigint`
-    Int8,
-    /// `real`
-    Float4,
-    /// `double precision`
-    Float8,
-    /// `numeric`, with any precision; bound as checked digits.
-    Numeric,
-    /// `text`, `varchar`; at most so many characters.
-    Text {
-        /// Declared length, `None` without one.
-        max_chars: Option<u32>,
-    },
-    /// `char(n)`, whose trailing blanks do not count when it is compared.
-    Char {
-        /// Declared length, `None` without one.
-        max_chars: Option<u32>,
-    },
-    /// `citext`, which is compared without regard to case.
-    Citext {
-        /// Quoted schema of its extension, where its operators are, too.
-        schema: String,
-    },
-    /// `json`
-    Json,
-    /// `jsonb`
-    Jsonb,
-    /// `bytea`
-    Bytea,
-    /// `timestamp without time zone`
-    Timestamp,
-    /// `timestamp with time zone`
-    Timestamptz,
-    /// `date`
-    Date,
-    /// `time without time zone`
-    Time,
-    /// `uuid`
-    Uuid,
-    /// An enum type.
-    Enum {
-        /// Quoted, schema-qualified type name.
-        sql: String,
-        /// Its labels.
-        labels: Vec<String>,
-    },
-}
-
-impl ColumnType {
-    /// The operator by which two values of the type are the same to its unique indexes. Found by
-    /// the search path, `citext`'s own would give way to that of `text`.
-    pub fn same(&self) -> String {
-        match self {
-            Self::Citext { schema } => format!("operator({schema}.=)"),
-            _ => "=".to_owned(),
-        }
-    }
 }

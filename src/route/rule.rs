@@ -11,7 +11,9 @@ use crate::decode::{Draft, Found, Pointer, Source};
 use crate::route::matching::{Conditions, Matching, Subject};
 use crate::route::value::fit;
 use crate::route::{Column, CompiledAction, CompiledRoute, Plan, Target};
-use pgsluice_core::event::{Change, Json, Poison, RouteId, Value, Write};
+use pgsluice_core::event::{
+    Json, LedgerEffect, Poison, RouteId, RowAction, RowWrite, Value, Write,
+};
 use pgsluice_core::verdict::Reason;
 
 /// All routes, in order.
@@ -135,8 +137,8 @@ impl Rule {
     /// # Errors
     /// The column or field at fault when a value is missing or does not fit.
     pub(crate) fn write(&self, draft: &Draft<'_>) -> Result<Option<Write>, Poison> {
-        let change = self.change(draft).map_err(|poison| self.meant(poison))?;
-        Ok(change.map(|change| Write { route: self.route, change }))
+        let written = self.written(draft).map_err(|poison| self.meant(poison))?;
+        Ok(written.map(|(ledger, rows)| Write { route: self.route, ledger, rows }))
     }
 
     /// Poison of an event that was meant for this route.
@@ -144,23 +146,33 @@ impl Rule {
         Poison { route: Some(self.route), ..poison }
     }
 
-    fn change(&self, draft: &Draft<'_>) -> Result<Option<Change>, Poison> {
+    fn written(&self, draft: &Draft<'_>) -> Result<Option<(LedgerEffect, Vec<RowWrite>)>, Poison> {
+        let row = |action, key: &[Bound], columns: &[Bound]| {
+            let key = key_values(draft, key)?;
+            Ok(vec![RowWrite { action, key, columns: column_values(draft, columns)? }])
+        };
         Ok(Some(match &self.effect {
             Effect::Skip | Effect::Unusable => return Ok(None),
-            Effect::DocumentDelete => document_delete(),
-            Effect::Document { .. } if draft.tombstone => document_delete(),
-            Effect::Document { merge } => Change::Document(document(draft, *merge)?),
-            Effect::Upsert { key, .. } if draft.tombstone => {
-                Change::Delete { key: key_values(draft, key)?, columns: Box::default() }
+            Effect::DocumentDelete => (LedgerEffect::Clear, Vec::new()),
+            Effect::Document { .. } if draft.tombstone => (LedgerEffect::Clear, Vec::new()),
+            Effect::Document { merge: true } => {
+                (LedgerEffect::Merge(document(draft, true)?), Vec::new())
             }
-            Effect::Upsert { key, columns } => Change::Upsert {
-                key: key_values(draft, key)?,
-                columns: column_values(draft, columns)?,
-            },
-            Effect::Delete { key, columns } => Change::Delete {
-                key: key_values(draft, key)?,
-                columns: column_values(draft, columns)?,
-            },
+            Effect::Document { merge: false } => {
+                (LedgerEffect::Set(document(draft, false)?), Vec::new())
+            }
+            Effect::Upsert { key, .. } if draft.tombstone => {
+                (LedgerEffect::Clear, row(RowAction::Remove, key, &[])?)
+            }
+            Effect::Upsert { key, columns } => {
+                (LedgerEffect::Keep, row(RowAction::Upsert, key, columns)?)
+            }
+            Effect::Delete { key, columns } if columns.is_empty() => {
+                (LedgerEffect::Clear, row(RowAction::Remove, key, &[])?)
+            }
+            Effect::Delete { key, columns } => {
+                (LedgerEffect::Clear, row(RowAction::Mark, key, columns)?)
+            }
         }))
     }
 }
@@ -188,10 +200,6 @@ fn bindings(target: &Target, action: &RouteAction) -> (Vec<Bound>, Vec<Bound>) {
             None => target.columns.iter().map(member).collect(),
         },
     )
-}
-
-fn document_delete() -> Change {
-    Change::Delete { key: Box::default(), columns: Box::default() }
 }
 
 /// Merging is defined for objects only: of anything else `jsonb ||` would make an array.

@@ -27,7 +27,7 @@
 use std::borrow::Cow;
 
 use crate::decode::{self, Decimal, Document, Found, integer, json_text, micros, quoted, storable};
-use crate::route::ColumnType;
+use crate::sql::column_type::ColumnType;
 use pgsluice_core::event::{Json, Value};
 
 /// How deep JSON from a key may be nested; what comes from the value was checked with it.

@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::postgres::Session;
-use crate::relay::{self, Desk};
+use crate::relay::Desk;
 use crate::store::letter::publication::OwnedStream;
 use crate::supervisor::ExitReason;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Publishing, Telemetry};
 use pgsluice_core::record::{SessionId, TopicPartition};
 
 use self::chores::lag::LagThread;
@@ -76,7 +76,7 @@ struct Pipeline {
     /// What the publisher works on.
     desk: watch::Sender<Desk<Session>>,
     /// How publishing goes; `None` when dead letters stay in the table.
-    publishing: Option<watch::Receiver<relay::Status>>,
+    publishing: Option<watch::Receiver<Publishing>>,
     /// Tells the publisher that letters were written.
     letters_written: Arc<Notify>,
     owned: BTreeMap<TopicPartition, OwnedStream>,
@@ -259,10 +259,7 @@ impl Pipeline {
                 self.telemetry.drained();
                 self.end(ExitReason::Clean);
             }
-            Action::Stop(fault) => {
-                tracing::error!(event = "corruption", error = %fault, "the database reports damage");
-                self.end(ExitReason::Corruption);
-            }
+            Action::Stop(fault) => self.stop(&fault),
             Action::Freed(weight) => self.source.free(weight),
             Action::Report(report) => self.telemetry.report(&report),
         }

@@ -11,6 +11,7 @@ use crate::config::{Config, Migrate};
 use crate::postgres::{OpenError, Session, SessionEnd};
 use crate::route::{Catalog, Plan, RouteProblems};
 use crate::store::migrate::{self, MigrateError};
+use crate::store::sink::{self, SinkError};
 use crate::telemetry::{SlowWork, Telemetry, WorkMetrics};
 use pgsluice_core::event::{Content, Event};
 use pgsluice_core::fault::{Fault, FaultKind};
@@ -54,6 +55,8 @@ pub(super) enum OpenFailure {
     Tables(MigrateError),
     /// The connection.
     Connection(OpenError),
+    /// The sink's own row.
+    Sink(SinkError),
     /// No broker said which cluster this is.
     Brokers,
 }
@@ -65,6 +68,7 @@ impl OpenFailure {
             Self::Tables(MigrateError::Database(fault)) => fault,
             Self::Tables(_) => Fault::new(FaultKind::Bug("pgsluice's tables cannot be used")),
             Self::Connection(error) => error.into_fault(),
+            Self::Sink(error) => error.into_fault(),
             Self::Brokers => Fault::new(FaultKind::BrokersSilent),
         }
     }
@@ -116,13 +120,15 @@ async fn try_open(
     if first && cluster.is_none() {
         return Err(OpenFailure::Brokers);
     }
-    let (session, end) =
-        Session::open(config, id, cluster.as_deref()).await.map_err(OpenFailure::Connection)?;
+    let (session, end) = Session::open(config, id).await.map_err(OpenFailure::Connection)?;
+    let sink = sink::find_or_create(&session, &config.kafka.group, cluster.as_deref())
+        .await
+        .map_err(OpenFailure::Sink)?;
     // Where a route does not fit its table every take looks at the tables first, and halts the
     // partitions of topics that the route may be meant for.
     let (plan, _) = compile(config, &session).await.map_err(database)?;
     let telemetry = around.telemetry.clone();
-    let context = ApplyContext::new(config, plan, session.sink, around.clock.into_std(), telemetry);
+    let context = ApplyContext::new(config, plan, sink, around.clock.into_std(), telemetry);
     Ok(Opened { session: Arc::new(session), end, context: Arc::new(context) })
 }
 
@@ -306,7 +312,9 @@ impl Live {
         let found = found.unwrap_or_default();
         let (requests, mut taken) = requests(partitions, found);
         if !requests.is_empty() {
-            taken.extend(take::take(&self.session, &around.owner, requests).await?);
+            taken.extend(
+                take::take(&self.session, self.context.sink, &around.owner, requests).await?,
+            );
         }
         Ok(taken)
     }

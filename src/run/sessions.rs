@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::postgres::OpenError;
 use crate::store::migrate::MigrateError;
+use crate::store::sink::SinkError;
 use crate::supervisor::ExitReason;
 use pgsluice_core::fault::Fault;
 use pgsluice_core::record::SessionId;
@@ -24,6 +25,7 @@ impl Unusable {
         let now = match failure {
             OpenFailure::Tables(error) => error.to_string(),
             OpenFailure::Connection(error) => error.to_string(),
+            OpenFailure::Sink(error) => error.to_string(),
             OpenFailure::Brokers => return false,
         };
         self.0.replace(now.clone()).is_none_or(|before| before != now)
@@ -53,12 +55,13 @@ impl Pipeline {
     pub(super) fn on_not_opened(&mut self, id: SessionId, failure: OpenFailure) {
         let news = self.unusable.news(&failure);
         let useless = match &failure {
-            OpenFailure::Connection(error @ OpenError::ClusterMismatch { .. }) => {
+            OpenFailure::Sink(error @ SinkError::ClusterMismatch { .. }) => {
                 tracing::error!(event = "cluster_mismatch", %error, "refusing to start");
                 return self.end(ExitReason::Fenced);
             }
             OpenFailure::Tables(MigrateError::Database(_))
-            | OpenFailure::Connection(OpenError::Database(_)) => false,
+            | OpenFailure::Connection(OpenError::Database(_))
+            | OpenFailure::Sink(SinkError::Database(_)) => false,
             OpenFailure::Tables(error) => {
                 if news {
                     tracing::error!(event = "tables_unusable", %error, "pgsluice's tables");

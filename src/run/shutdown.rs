@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::supervisor::ExitReason;
+use pgsluice_core::fault::{Fault, FaultKind};
 
 use super::Pipeline;
 use pgsluice_core::input::Input;
@@ -50,6 +51,17 @@ impl Pipeline {
         self.exit.get_or_insert(reason);
     }
 
+    /// Ends the loop because continuing would do harm.
+    pub(super) fn stop(&mut self, fault: &Fault) {
+        let reason = reason_to_stop(fault);
+        if reason == ExitReason::Bug {
+            tracing::error!(event = "inconsistent", error = %fault, "pgsluice's own state is wrong");
+        } else {
+            tracing::error!(event = "corruption", error = %fault, "the database reports damage");
+        }
+        self.end(reason);
+    }
+
     /// Ends the loop because a part that it cannot do without has ended.
     pub(super) fn end_of(&mut self, part: &'static str) {
         self.telemetry.part_ended(part);
@@ -86,5 +98,26 @@ impl Pipeline {
             live.session.close();
         }
         reason
+    }
+}
+
+/// Why the process ends at [`Action::Stop`](super::input::Action::Stop).
+fn reason_to_stop(fault: &Fault) -> ExitReason {
+    match fault.kind {
+        FaultKind::Bug(_) => ExitReason::Bug,
+        _ => ExitReason::Corruption,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgsluice_core::fault::SqlState;
+
+    #[test]
+    fn a_bug_of_ours_and_damage_of_the_database_have_exit_codes_of_their_own() {
+        let code = |kind| reason_to_stop(&Fault::new(kind)).code();
+        assert_eq!(code(FaultKind::Bug("one verdict is missing")), 70);
+        assert_eq!(code(FaultKind::Server(SqlState(*b"XX001"))), 5);
     }
 }

@@ -53,6 +53,7 @@ impl Pipeline {
             .map_err(|e| kafka(&e))?;
         let counting = Counting {
             desk: pipeline.desk.subscribe(),
+            sink: config.kafka.group.clone(),
             telemetry: pipeline.telemetry.clone(),
             publishes: publisher.is_some(),
         };

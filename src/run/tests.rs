@@ -8,12 +8,12 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::*;
 use pgsluice_core::event::{Content, Envelope, Event};
+use pgsluice_core::fault::PollFault;
 use pgsluice_core::input::{Claim, MirrorPosition, RevokeTicket, TakeReply};
 use pgsluice_core::position::{KafkaPosition, LogEnd};
 use pgsluice_core::record::{
     Generation, NextOffset, Offset, OwnerEpoch, Record, StreamId, TimestampType,
 };
-use pgsluice_core::source::PollFault;
 use pgsluice_core::verdict::Reason;
 
 const SESSION: SessionId = SessionId(1);
@@ -126,7 +126,8 @@ fn pipeline() -> (Pipeline, Arc<Double>) {
         ("PGSLUICE__NOTIFICATION__WRITE", "none"),
     ];
     let variables = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let config = crate::config::load(None, variables.into_iter()).unwrap();
+    let config =
+        crate::config::load(None, variables.into_iter(), &crate::config::AnyProperty).unwrap();
     let (sender, events) = unbounded_channel();
     let source = Arc::new(Double { told: Mutex::default(), events: sender });
     let telemetry = Telemetry::try_new("g").unwrap();

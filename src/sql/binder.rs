@@ -12,7 +12,7 @@
 
 use tokio_postgres::types::Type;
 
-use crate::route::ColumnType;
+use crate::sql::column_type::ColumnType;
 use crate::sql::name::quoted;
 
 /// How much one statement writes.

@@ -23,31 +23,34 @@ pub struct Waiting {
     pub unpublished: i64,
 }
 
-/// Counts what waits. `shown` is what was shown last.
+/// Counts what waits for the sink of that name. `shown` is what was shown last.
 ///
 /// # Errors
 /// The fault. The numbers must not be shown then.
-pub async fn count(session: &Session, shown: Option<Waiting>) -> Result<Waiting, Fault> {
-    let found = session.within(read(session)).await?;
+pub async fn count(
+    session: &Session,
+    sink: &str,
+    shown: Option<Waiting>,
+) -> Result<Waiting, Fault> {
+    let found = session.within(read(session, sink)).await?;
     if shown != Some(found) {
-        prove(session).await?;
+        prove(session, sink).await?;
     }
     Ok(found)
 }
 
-async fn read(session: &Session) -> Result<Waiting, Fault> {
+async fn read(session: &Session, sink: &str) -> Result<Waiting, Fault> {
     let schema = session.schema();
     let text = format!(
         "select
            (select pg_catalog.count(*) from (
               select from {schema}.aggregate_t a
-              where a.sink = $1 and a.parked_at is not null limit $2) parked),
+              where a.sink = (select sink from {schema}.sink_t where name = $1) and a.parked_at is not null limit $2) parked),
            (select pg_catalog.count(*) from (
               select from {schema}.dead_letter_t l
-              where l.sink = $1 and l.published_at is null limit $2) unpublished)"
+              where l.sink = (select sink from {schema}.sink_t where name = $1) and l.published_at is null limit $2) unpublished)"
     );
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&session.sink.0, Type::INT2), (&MOST, Type::INT8)];
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&sink, Type::TEXT), (&MOST, Type::INT8)];
     let connection = session.slow().await?;
     let rows = connection.query_typed(&text, &parameters).await;
     let rows = rows.map_err(|error| crate::postgres::fault_of(&error))?;
@@ -59,14 +62,14 @@ async fn read(session: &Session) -> Result<Waiting, Fault> {
 }
 
 /// Makes everything durable that was read: a write of the sink's own row, which changes nothing.
-async fn prove(session: &Session) -> Result<(), Fault> {
+async fn prove(session: &Session, sink: &str) -> Result<(), Fault> {
     let text = format!(
         "with lock as (select {HELD_HERE} as held),
          touched as (
-           update {}.sink_t set name = name where sink = $3 and (select held from lock)
+           update {}.sink_t set name = name where name = $3 and (select held from lock)
            returning sink)
          select lock.held, touched.sink from lock left join touched on true",
         session.schema()
     );
-    session.durable(&text, &[Type::INT2], &[&session.sink.0]).await.map(|_| ())
+    session.durable(&text, &[Type::TEXT], &[&sink]).await.map(|_| ())
 }

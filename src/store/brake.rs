@@ -11,7 +11,7 @@ use crate::sql::binder::Bind;
 use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::Query;
-use crate::store::stream::SinkId;
+use crate::store::sink::SinkId;
 use pgsluice_core::course::Counted;
 use pgsluice_core::event::AggregateKey;
 use pgsluice_core::fault::{Fault, FaultKind};

@@ -82,7 +82,9 @@ mod tests {
         let required = "[kafka]\nbrokers = \"b\"\ngroup = \"g\"\ntopics = [\"t\"]\n\
                         [postgres]\nurl = \"postgres://u@localhost/d\"\n";
         std::fs::write(file.path(), format!("{required}{routes}")).unwrap();
-        let config = crate::config::load(Some(file.path()), std::iter::empty()).unwrap();
+        let config =
+            crate::config::load(Some(file.path()), std::iter::empty(), &crate::config::AnyProperty)
+                .unwrap();
         let grants = grants(&config, "runner");
         assert_eq!(grants[0], r#"grant usage on schema "pgsluice" to "runner";"#);
         grants[1 + OWN_TABLES.len()..].to_vec()

@@ -11,15 +11,13 @@
 use std::time::Duration;
 
 use postgres_protocol::escape::escape_identifier;
-use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::config::{PostgresConfig, UrlError};
 use pgsluice_core::fault::{Fault, FaultKind};
 
-use crate::postgres::lift_statement_timeout;
-use crate::postgres::tls;
+use crate::postgres::{Administration, OpenError};
 
 /// Generated: reads `migrations/` when the crate is compiled.
 mod embedded {
@@ -90,6 +88,15 @@ pub enum MigrateError {
     },
 }
 
+impl From<OpenError> for MigrateError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Config(error) => Self::Config(error),
+            other => Self::Database(other.into_fault()),
+        }
+    }
+}
+
 impl From<tokio_postgres::Error> for MigrateError {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Database(crate::postgres::fault_of(&error))
@@ -106,8 +113,8 @@ pub fn known_version() -> i32 {
 /// # Errors
 /// See [`MigrateError`]. A migration that fails is rolled back; those before it stay.
 pub async fn migrate(config: &PostgresConfig) -> Result<MigrationReport, MigrateError> {
-    let mut connection = Connected::open(config).await?;
-    bounded(run(&mut connection.client, &config.schema)).await
+    let mut connection = Administration::open(config, "migrate").await?;
+    bounded(run(connection.client_mut(), &config.schema)).await
 }
 
 /// Looks whether this binary can work with the schema, and changes nothing. Returns the schema's
@@ -116,8 +123,8 @@ pub async fn migrate(config: &PostgresConfig) -> Result<MigrationReport, Migrate
 /// # Errors
 /// See [`MigrateError`].
 pub async fn verify(config: &PostgresConfig) -> Result<i32, MigrateError> {
-    let connection = Connected::open(config).await?;
-    verify_on(&connection.client, &config.schema).await
+    let connection = Administration::open(config, "migrate").await?;
+    verify_on(connection.client(), &config.schema).await
 }
 
 /// The same on a connection that is open already.
@@ -150,39 +157,6 @@ pub(crate) fn script(schema: &str, exists: bool) -> String {
         script += "\n;\n";
     }
     script + "set local search_path to default;\n"
-}
-
-/// A connection of its own: migrations run before there is a session.
-struct Connected {
-    client: Client,
-    task: JoinHandle<()>,
-}
-
-impl Connected {
-    async fn open(config: &PostgresConfig) -> Result<Self, MigrateError> {
-        let mut target = config.connect_config().map_err(MigrateError::Config)?;
-        target.driver.application_name("pgsluice/migrate");
-        let (client, connection) =
-            tokio::time::timeout(config.connect_timeout, tls::connect(&target))
-                .await
-                .map_err(|_| MigrateError::Database(Fault::new(FaultKind::Deadline)))?
-                .map_err(|refused| MigrateError::Database(refused.fault()))?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                let fault = crate::postgres::fault_of(&error);
-                tracing::debug!(event = "connection_ended", error = %fault, "the migration's connection ended");
-            }
-        });
-        let connected = Self { client, task };
-        lift_statement_timeout(&connected.client).await?;
-        Ok(connected)
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 async fn bounded<T>(

@@ -8,4 +8,5 @@ pub mod ledger;
 pub mod letter;
 pub mod migrate;
 pub mod notification;
+pub mod sink;
 pub mod stream;

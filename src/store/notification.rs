@@ -3,48 +3,60 @@
 
 use std::borrow::Cow;
 
-use crate::lanes::statement::{Guard, Notify};
+use crate::sql::append::{Append, Of};
 use crate::sql::binder::{Bind, Binder, Slot};
 use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::{Columns, Query, column};
+use crate::store::ledger::Guard;
 use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::record::{Record, StreamId};
 use pgsluice_core::verdict::{Reason, Verdict};
 
+/// What a notification of an applied event carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Notify {
+    /// No notification is written.
+    Nothing,
+    /// One row per event.
+    Row {
+        /// With tenant, user, nonce, transaction, correlation and causation.
+        context: bool,
+        /// With the event as JSON.
+        json: bool,
+    },
+}
+
 /// The part of a statement that notes the events of the groups that moved as APPLIED; `None` when
 /// none are to be written.
 pub fn applied(schema: &Schema, guard: Guard, notify: Notify, b: &mut Binder) -> Option<String> {
     let Notify::Row { context, json } = notify else { return None };
-    let table = schema.table("notification_t");
     let mut columns = vec![
-        ("stream", b.group(Slot::Stream, Bind::Int4)),
-        (r#""offset""#, b.event(Slot::EventOffset, Bind::Int8)),
-        ("event_id", b.event(Slot::EventId, Bind::Text)),
-        ("event_type", b.event(Slot::EventType, Bind::Text)),
-        ("aggregate_type", b.group(Slot::AggregateType, Bind::Text)),
-        ("aggregate_id", b.group(Slot::AggregateId, Bind::Text)),
-        ("aggregate_version", b.event(Slot::EventVersion, Bind::Int8)),
-        ("event_ts", b.event(Slot::EventTime, Bind::Timestamptz)),
+        ("stream", Of::Group(Slot::Stream, Bind::Int4)),
+        (r#""offset""#, Of::Event(Slot::EventOffset, Bind::Int8)),
+        ("event_id", Of::Event(Slot::EventId, Bind::Text)),
+        ("event_type", Of::Event(Slot::EventType, Bind::Text)),
+        ("aggregate_type", Of::Group(Slot::AggregateType, Bind::Text)),
+        ("aggregate_id", Of::Group(Slot::AggregateId, Bind::Text)),
+        ("aggregate_version", Of::Event(Slot::EventVersion, Bind::Int8)),
+        ("event_ts", Of::Event(Slot::EventTime, Bind::Timestamptz)),
     ];
     if context {
         columns.extend([
-            ("host_id", b.event(Slot::Tenant, Bind::Text)),
-            ("user_id", b.event(Slot::User, Bind::Text)),
-            ("nonce", b.event(Slot::Nonce, Bind::Int8)),
-            ("transaction_id", b.event(Slot::Transaction, Bind::Text)),
-            ("correlation_id", b.event(Slot::Correlation, Bind::Text)),
-            ("causation_id", b.event(Slot::Causation, Bind::Text)),
+            ("host_id", Of::Event(Slot::Tenant, Bind::Text)),
+            ("user_id", Of::Event(Slot::User, Bind::Text)),
+            ("nonce", Of::Event(Slot::Nonce, Bind::Int8)),
+            ("transaction_id", Of::Event(Slot::Transaction, Bind::Text)),
+            ("correlation_id", Of::Event(Slot::Correlation, Bind::Text)),
+            ("causation_id", Of::Event(Slot::Causation, Bind::Text)),
         ]);
     }
     if json {
-        columns.push(("event_json", b.event(Slot::EventJson, Bind::Jsonb)));
+        columns.push(("event_json", Of::Event(Slot::EventJson, Bind::Jsonb)));
     }
-    let from = b.moved_events();
-    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let values: Vec<&str> = columns.iter().map(|(_, value)| value.as_str()).collect();
-    let conflict = match guard {
+    columns.push(("status", Of::Expression("'APPLIED'")));
+    let action = match guard {
         Guard::First => "do nothing",
         // A re-drive turns the outcome of the record it stands for.
         Guard::Seen => {
@@ -52,15 +64,13 @@ pub fn applied(schema: &Schema, guard: Guard, notify: Notify, b: &mut Binder) ->
              process_ts = excluded.process_ts\n  where t.status in ('DEAD_LETTERED', 'PARKED')"
         }
     };
-    Some(format!(
-        r#"noted as (
-  insert into {table} as t ({}, status)
-  select {}, 'APPLIED' from {from}
-  on conflict (stream, "offset") {conflict}
-)"#,
-        names.join(", "),
-        values.join(", "),
-    ))
+    let append = Append {
+        name: "noted",
+        table: schema.table("notification_t"),
+        columns,
+        conflict: format!(r#"on conflict (stream, "offset") {action}"#),
+    };
+    Some(append.write(b))
 }
 
 /// The outcome of one record, to be noted.

@@ -1,12 +1,10 @@
-//! `sink_t` and `stream_t`: who reads, how far, and who owns it.
+//! `stream_t`: what is read, how far, and who owns it.
 //!
-//! Every statement here but the sink's runs on the lead ([`Session::durable`]): what it returns is
+//! Every statement here runs on the lead ([`Session::durable`]): what it returns is
 //! durable, and so is everything the session committed before.
 
-use std::collections::HashMap;
-
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
 use crate::postgres::lock::HELD_HERE;
 use crate::postgres::session::Session;
@@ -14,22 +12,10 @@ use crate::sql::binder::Bind;
 use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::Query;
+use crate::store::sink::SinkId;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::Progress;
 use pgsluice_core::record::{Anchor, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition};
-
-/// The surrogate key of a deployment in `sink_t`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SinkId(pub i16);
-
-/// A row of `sink_t`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SinkRow {
-    /// The key.
-    pub sink: SinkId,
-    /// Kafka cluster the sink's positions belong to, `None` until it was known once.
-    pub cluster_id: Option<String>,
-}
 
 /// A stream that was just claimed, under its new owner epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,83 +51,15 @@ pub fn own(schema: &Schema, stream: StreamId, epoch: OwnerEpoch, query: &mut Que
     )
 }
 
-/// Finds the sink's row or makes it, and remembers the cluster id when none was known.
-///
-/// `schema` is quoted. Looks before it inserts: an insert that conflicts would use up a number of
-/// the `smallint` identity at every start.
-///
-/// # Errors
-/// What the server said; a missing table means the migrations have not run.
-pub async fn find_or_create_sink(
-    client: &Client,
-    schema: &str,
-    name: &str,
-    cluster_id: Option<&str>,
-) -> Result<SinkRow, Fault> {
-    let insert = format!(
-        "insert into {schema}.sink_t (name, cluster_id)
-         select $1, $2 where not exists (select from {schema}.sink_t where name = $1)
-         on conflict (name) do nothing"
-    );
-    let learn = format!(
-        "update {schema}.sink_t set cluster_id = $2
-         where name = $1 and cluster_id is null and $2 is not null"
-    );
-    let select = format!("select sink, cluster_id from {schema}.sink_t where name = $1");
-    let run = async {
-        let both: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-            [(&name, Type::TEXT), (&cluster_id, Type::TEXT)];
-        client.query_typed(&insert, &both).await?;
-        client.query_typed(&learn, &both).await?;
-        let row = client.query_typed_one(&select, &both[..1]).await?;
-        Ok(SinkRow { sink: SinkId(row.try_get(0)?), cluster_id: row.try_get(1)? })
-    };
-    run.await.map_err(|error: tokio_postgres::Error| crate::postgres::fault_of(&error))
-}
-
-/// What is stored of a sink: its key, and its newest stream of each partition with the position.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Stored {
-    /// The key; `None` for a sink that never ran.
-    pub(crate) sink: Option<SinkId>,
-    /// The streams.
-    pub(crate) streams: HashMap<TopicPartition, (StreamId, Option<NextOffset>)>,
-}
-
-/// Reads what is stored of a sink and claims nothing. `schema` is quoted.
-///
-/// # Errors
-/// The driver's error, to be turned into a fault by the caller.
-pub(crate) async fn stored(
-    client: &Client,
-    schema: &str,
-    name: &str,
-) -> Result<Stored, tokio_postgres::Error> {
-    let text = format!(
-        "select k.sink, s.stream, s.topic, s.partition, s.next_offset
-         from {schema}.sink_t k
-         left join (
-           select distinct on (sink, topic, partition) * from {schema}.stream_t
-           order by sink, topic, partition, log_epoch desc) s using (sink)
-         where k.name = $1"
-    );
-    let mut stored = Stored::default();
-    for row in client.query_typed(&text, &[(&name, Type::TEXT)]).await? {
-        stored.sink = Some(SinkId(row.try_get(0)?));
-        let Some(stream) = row.try_get::<_, Option<i32>>(1)? else { continue };
-        let topic: &str = row.try_get(2)?;
-        let partition = TopicPartition { topic: topic.into(), partition: row.try_get(3)? };
-        let next = row.try_get::<_, Option<i64>>(4)?.map(NextOffset);
-        stored.streams.insert(partition, (StreamId(stream), next));
-    }
-    Ok(stored)
-}
-
 /// Makes the rows that partitions read for the first time are missing.
 ///
 /// # Errors
 /// See [`Session::durable`].
-pub async fn create_streams(session: &Session, partitions: &[TopicPartition]) -> Result<(), Fault> {
+pub async fn create_streams(
+    session: &Session,
+    sink: SinkId,
+    partitions: &[TopicPartition],
+) -> Result<(), Fault> {
     let schema = session.schema();
     let text = format!(
         "with lock as (select {HELD_HERE} as held),
@@ -161,7 +79,7 @@ pub async fn create_streams(session: &Session, partitions: &[TopicPartition]) ->
         .durable(
             &text,
             &[Type::INT2, Type::TEXT_ARRAY, Type::INT4_ARRAY],
-            &[&session.sink.0, &topics, &numbers],
+            &[&sink.0, &topics, &numbers],
         )
         .await?;
     Ok(())
@@ -177,6 +95,7 @@ pub async fn create_streams(session: &Session, partitions: &[TopicPartition]) ->
 /// See [`Session::durable`].
 pub async fn claim(
     session: &Session,
+    sink: SinkId,
     owner: &str,
     partitions: &[TopicPartition],
 ) -> Result<Vec<(TopicPartition, StreamRow)>, Fault> {
@@ -212,7 +131,7 @@ pub async fn claim(
         .durable(
             &text,
             &[Type::INT2, Type::TEXT_ARRAY, Type::INT4_ARRAY, Type::TEXT],
-            &[&session.sink.0, &topics, &numbers, &owner],
+            &[&sink.0, &topics, &numbers, &owner],
         )
         .await?;
     rows.iter().filter_map(|row| claimed(row).transpose()).collect()

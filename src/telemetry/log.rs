@@ -14,7 +14,7 @@ use crate::config::{LogConfig, LogFormat};
 
 use super::lossy::LossyWriter;
 
-/// Target of librdkafka's own lines, see [`crate::kafka::log`].
+/// Target of librdkafka's own lines, which the room `kafka` writes.
 const LIBRDKAFKA: &str = "librdkafka";
 /// Instead of a panic's message that was put together at run time.
 const LEFT_OUT: &str = "(left out)";
@@ -131,6 +131,7 @@ mod tests {
         crate::telemetry::flush_logs();
     }
 
+    /// Proves INV-9.
     #[test]
     fn a_panic_is_logged_with_its_place_and_without_its_values_inv_9() {
         let test = "telemetry::log::tests::panics_for_the_test_below";

@@ -19,7 +19,6 @@ use std::time::Duration;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
-use crate::postgres::Connections;
 use pgsluice_core::fault::{Decision, Fault, FaultKind};
 
 use super::lossy;
@@ -41,6 +40,17 @@ const MAX_CAUSES: usize = 64;
 #[derive(Debug, thiserror::Error)]
 #[error("metrics")]
 pub struct MetricsError(#[from] prometheus::Error);
+
+/// How many connections a session has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Connections {
+    /// The lead.
+    pub lead: usize,
+    /// The fast lanes.
+    pub lanes: usize,
+    /// The slow lane; its pool opens them when they are first needed.
+    pub slow: usize,
+}
 
 /// The metrics, in a registry of their own.
 pub struct Metrics {

@@ -12,6 +12,7 @@ mod log;
 mod lossy;
 mod metrics;
 mod passage;
+mod publishing;
 mod report;
 mod status;
 
@@ -20,11 +21,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::relay;
-use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::fault::{Fault, FaultKind, PollFault};
 use pgsluice_core::position::LogEnd;
 use pgsluice_core::record::{SessionId, TopicPartition};
-use pgsluice_core::source::PollFault;
 
 use letters::LetterCount;
 use passage::Passage;
@@ -34,9 +33,10 @@ pub(crate) use log::caught;
 pub use log::{LogError, init_logs};
 pub use lossy::flush_logs;
 pub use metrics::{
-    DEFINITIONS, Definition, Kind, Metrics, MetricsError, PartitionMetrics, Rebalance, SlowWork,
-    WorkMetrics,
+    Connections, DEFINITIONS, Definition, Kind, Metrics, MetricsError, PartitionMetrics, Rebalance,
+    SlowWork, WorkMetrics,
 };
+pub use publishing::Publishing;
 pub use status::{Lag, NotReady, PartitionPhase, PartitionStatus, Stage, Status};
 
 /// The one handle the pipeline reports through; clones share everything.
@@ -192,7 +192,7 @@ impl Telemetry {
 
     /// How publishing dead letters goes; to be told again while it goes on, for readiness looks at
     /// how long it has been stuck.
-    pub fn publishing(&self, letters: &relay::Status) {
+    pub fn publishing(&self, letters: &Publishing) {
         let stuck = letters.stuck_since.map(|since| since.elapsed());
         self.lock_status().publishing(letters.published, stuck, letters.error.as_deref());
         self.0.metrics.publishing(letters.published, stuck);

@@ -294,6 +294,7 @@ mod tests {
         assert_eq!(oldest(&passage), []);
     }
 
+    /// Proves INV-11.
     #[test]
     fn a_partition_that_stands_still_keeps_a_bounded_number_of_marks() {
         let (mut passage, start) = (passage(&[0]), Instant::now());

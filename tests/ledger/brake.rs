@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pgsluice::config::BrakeConfig;
-use pgsluice::route::{Column, ColumnType, CompiledAction, CompiledRoute, Target};
+use pgsluice::route::{Column, CompiledAction, CompiledRoute, Target};
+use pgsluice::sql::column_type::ColumnType;
 use pgsluice_core::event::{Content, RouteId};
 use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::record::OwnerEpoch;
@@ -128,7 +129,7 @@ fn an_operator_accepts_dead_letters_of_all_routes_or_of_one_and_for_a_while() {
             "delete from pgsluice.acceptance_t; insert into pgsluice.acceptance_t \
              (sink, kind, route, accepted_until) values \
              ({}, 'dead_letters', '{route}', now() + interval '{until}')",
-            fixture.session.sink.0
+            fixture.context.sink.0
         ));
     };
     accept("views-0", "1 hour");
@@ -169,7 +170,7 @@ fn elsewhere(fixture: &Fixture, sink: &str, route: &str, disposition: &str, offs
 fn only_outcomes_of_the_sink_and_the_route_are_held_against_an_event() {
     let mut fixture = fixture("brake_scope");
     fixture.context.dead_letter.flood = Some(BrakeConfig { share: 0.01, ..limit(2) });
-    let sink = fixture.session.sink.0.to_string();
+    let sink = fixture.context.sink.0.to_string();
     // GIVEN letters of another route, and parked ones, in a log of their own
     for offset in (1..1_000).step_by(100) {
         elsewhere(&fixture, &sink, "views-7", "poison", offset);
@@ -203,7 +204,7 @@ fn bad_of(route: u16, stream: i32, offset: i64) -> Group {
 #[test]
 fn a_route_inserted_above_does_not_change_what_letters_brakes_and_acceptances_mean() {
     let mut fixture = fixture("brake_inserted_route");
-    let sink = fixture.session.sink.0;
+    let sink = fixture.context.sink.0;
     // GIVEN letters of a route, and those of a version that called it by its place
     assert_eq!(fixture.slow(bad_of(0, 1, 1)), done(&DEAD_LETTERED));
     assert_eq!(fixture.slow(bad_of(0, 1, 2)), done(&DEAD_LETTERED));
@@ -251,7 +252,7 @@ fn to_accept_stale_events_is_not_to_accept_dead_letters() {
         "insert into pgsluice.acceptance_t (sink, kind, accepted_until) values
            ({sink}, 'stale', now() + interval '1 hour'),
            (99, 'dead_letters', now() + interval '1 hour')",
-        sink = fixture.session.sink.0
+        sink = fixture.context.sink.0
     ));
     halted(&fixture.slow(bad(3)), Reason::DeadLetterFlood, 3);
 }
@@ -339,7 +340,7 @@ fn stale_events_that_an_operator_accepted_do_not_count_afterwards() {
     fixture.database.execute(&format!(
         "insert into pgsluice.acceptance_t (sink, kind, accepted_until) \
          values ({}, 'stale', now())",
-        fixture.session.sink.0
+        fixture.context.sink.0
     ));
     assert_eq!(fixture.slow(stale(3)), done(&[Verdict::Stale]));
 }
@@ -406,6 +407,7 @@ fn counts_of_stale_events_are_forgotten_after_a_day() {
     assert_eq!(fixture.lines("select events from pgsluice.stale_t"), ["1"]);
 }
 
+/// Proves INV-11.
 #[test]
 fn no_more_than_the_allowed_records_are_parked() {
     let mut fixture = fixture("parking_full");

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgsluice::config::{self, Config};
+use pgsluice::kafka::Librdkafka;
 use pgsluice::lanes::context::ApplyContext;
 use pgsluice::lanes::fast::apply;
 use pgsluice::lanes::parked_count::ParkedCount;
@@ -12,10 +13,11 @@ use pgsluice::postgres::{Session, SessionEnd};
 use pgsluice::route::{CompiledAction, CompiledRoute, Plan};
 use pgsluice::sql::name::Schema;
 use pgsluice::store::migrate;
+use pgsluice::store::sink::find_or_create;
 use pgsluice::telemetry::Telemetry;
 use pgsluice_core::event::{
-    AggregateKey, AggregateVersion, Change, Content, Envelope, Event, Json, Poison, RouteId, Value,
-    Write,
+    AggregateKey, AggregateVersion, Content, Envelope, Event, Json, LedgerEffect, Poison, RouteId,
+    RowAction, RowWrite, Value, Write,
 };
 use pgsluice_core::fault::FaultPolicy;
 use pgsluice_core::fault::{Fault, FaultKind, SqlState};
@@ -55,9 +57,11 @@ impl Fixture {
         let database = Postgres::shared().database(name);
         let config = configuration(&database);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (session, end) = runtime.block_on(async {
+        let (session, end, sink) = runtime.block_on(async {
             migrate::migrate(&config.postgres).await.unwrap();
-            Session::open(&config, SessionId(1), None).await.unwrap()
+            let (session, end) = Session::open(&config, SessionId(1)).await.unwrap();
+            let sink = find_or_create(&session, &config.kafka.group, None).await.unwrap();
+            (session, end, sink)
         });
         let routes = actions
             .into_iter()
@@ -70,7 +74,7 @@ impl Fixture {
             .collect();
         let context = ApplyContext {
             plan: Plan { routes },
-            sink: session.sink,
+            sink,
             statements: Statements::new(
                 Schema::new(&config.postgres.schema),
                 gaps == GapPolicy::Park,
@@ -89,7 +93,7 @@ impl Fixture {
             fixture.database.execute(&format!(
                 "insert into pgsluice.stream_t (sink, topic, partition, owner_epoch)
                  values ({}, 'topic', {partition}, {})",
-                fixture.session.sink.0, EPOCH.0
+                fixture.context.sink.0, EPOCH.0
             ));
         }
         fixture
@@ -173,11 +177,10 @@ fn configuration(database: &Database) -> Config {
         ("PGSLUICE__POSTGRES__LANES", "1".to_owned()),
     ];
     let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
-    config::load(None, variables).unwrap()
+    config::load(None, variables, &Librdkafka).unwrap()
 }
 
 pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document { merge: false };
-pub(crate) const MERGE: CompiledAction = CompiledAction::Document { merge: true };
 
 /// An event of aggregate `Customer/c-1`, whose id follows from its offset.
 pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Event {
@@ -204,21 +207,42 @@ pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Even
     }
 }
 
-pub(crate) fn change(change: Change) -> Content {
-    Content::Write(Write { route: RouteId(0), change })
+/// An event that writes the ledger's row only.
+pub(crate) fn writes(offset: i64, version: Option<i64>, ledger: LedgerEffect) -> Event {
+    let write = Write { route: RouteId(0), ledger, rows: Vec::new() };
+    event(offset, version, Content::Write(write))
+}
+
+/// An event that upserts, deletes or marks the row with this key.
+pub(crate) fn row(
+    offset: i64,
+    version: Option<i64>,
+    action: RowAction,
+    key: i64,
+    columns: &[Option<Value>],
+) -> Event {
+    let ledger = match action {
+        RowAction::Upsert => LedgerEffect::Keep,
+        RowAction::Remove | RowAction::Mark => LedgerEffect::Clear,
+    };
+    let row = RowWrite { action, key: Box::new([Value::Int(key)]), columns: columns.into() };
+    let write = Write { route: RouteId(0), ledger, rows: vec![row] };
+    event(offset, version, Content::Write(write))
 }
 
 /// An event whose document says which offset wrote it.
 pub(crate) fn document(offset: i64, version: Option<i64>) -> Event {
-    json(offset, version, &format!(r#"{{"by":{offset}}}"#))
+    let text = format!(r#"{{"by":{offset}}}"#);
+    writes(offset, version, LedgerEffect::Set(Json(text.into())))
 }
 
-pub(crate) fn json(offset: i64, version: Option<i64>, text: &str) -> Event {
-    event(offset, version, change(Change::Document(Json(text.into()))))
+/// An event whose members are merged into the document.
+pub(crate) fn merging(offset: i64, version: Option<i64>, text: &str) -> Event {
+    writes(offset, version, LedgerEffect::Merge(Json(text.into())))
 }
 
 pub(crate) fn delete(offset: i64, version: Option<i64>) -> Event {
-    event(offset, version, change(Change::Delete { key: Box::default(), columns: Box::default() }))
+    writes(offset, version, LedgerEffect::Clear)
 }
 
 pub(crate) fn poison(offset: i64, version: Option<i64>) -> Event {
@@ -228,8 +252,7 @@ pub(crate) fn poison(offset: i64, version: Option<i64>) -> Event {
 
 /// An upsert of the row with key 1.
 pub(crate) fn upsert(offset: i64, columns: &[Option<Value>]) -> Event {
-    let key = Box::new([Value::Int(1)]);
-    event(offset, Some(offset), change(Change::Upsert { key, columns: columns.into() }))
+    row(offset, Some(offset), RowAction::Upsert, 1, columns)
 }
 
 /// Events of one aggregate from one stream, as a first attempt.

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use pgsluice::config;
+use pgsluice::kafka::Librdkafka;
 use pgsluice::route::decoder::Decoder;
 use pgsluice::route::{Catalog, Plan, RouteProblems};
 use pgsluice_core::event::{Content, Event};
@@ -50,7 +51,7 @@ impl Routed {
             ("PGSLUICE__POSTGRES__URL", fixture.database.url()),
         ];
         let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let config = config::load(Some(file.path()), variables).unwrap();
+        let config = config::load(Some(file.path()), variables, &Librdkafka).unwrap();
         let catalog = fixture.block_on(async {
             let connection = fixture.session.slow().await.unwrap();
             Catalog::load(&connection, &config).await.unwrap()

@@ -1,12 +1,16 @@
 //! Every statement that the builder can write is accepted by the server.
 
-use pgsluice::lanes::statement::{Effect, Guard, Layout, Notify, Shape, Statement};
-use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
+use pgsluice::lanes::statement::Shape;
+use pgsluice::route::fragment::RowShape;
+use pgsluice::route::{Column, Target};
 use pgsluice::sql::binder::Extent;
+use pgsluice::sql::column_type::ColumnType;
 use pgsluice::sql::name::Schema;
-use pgsluice_core::event::RouteId;
+use pgsluice::store::ledger::{Guard, Layout};
+use pgsluice::store::notification::Notify;
+use pgsluice_core::event::{LedgerEffect, RouteId, RowAction};
 
-use crate::fixture::{DOCUMENT, Fixture, MERGE};
+use crate::fixture::{DOCUMENT, Fixture};
 
 fn target(columns: usize) -> Target {
     let column = |name: String, ty| Column { name, ty };
@@ -26,23 +30,27 @@ fn target(columns: usize) -> Target {
     }
 }
 
-/// Each effect with an action it belongs to and the columns it may bring.
-fn effects() -> Vec<(Effect, CompiledAction, Vec<bool>)> {
-    let upsert = |present: &[bool]| {
-        (Effect::Upsert, CompiledAction::Upsert(target(present.len())), present.to_vec())
+/// Each ledger effect with a row that it is written with, and the target of its route.
+fn writes() -> Vec<(LedgerEffect<()>, Option<RowShape>, Option<Target>)> {
+    let row = |action, present: &[bool], columns| {
+        let ledger = match action {
+            RowAction::Upsert => LedgerEffect::Keep,
+            RowAction::Remove | RowAction::Mark => LedgerEffect::Clear,
+        };
+        (ledger, Some(RowShape { action, present: present.into() }), Some(target(columns)))
     };
     vec![
-        (Effect::Replace, DOCUMENT, vec![]),
-        (Effect::Merge, MERGE, vec![]),
-        (Effect::Erase, DOCUMENT, vec![]),
-        upsert(&[]),
-        upsert(&[true, true]),
-        upsert(&[false, true]),
-        upsert(&[false, false]),
-        (Effect::Remove, CompiledAction::Delete(target(0)), vec![]),
-        (Effect::Remove, CompiledAction::Upsert(target(2)), vec![]),
-        (Effect::Mark, CompiledAction::Delete(target(2)), vec![true, false]),
-        (Effect::Mark, CompiledAction::Delete(target(2)), vec![false, false]),
+        (LedgerEffect::Set(()), None, None),
+        (LedgerEffect::Merge(()), None, None),
+        (LedgerEffect::Clear, None, None),
+        row(RowAction::Upsert, &[], 0),
+        row(RowAction::Upsert, &[true, true], 2),
+        row(RowAction::Upsert, &[false, true], 2),
+        row(RowAction::Upsert, &[false, false], 2),
+        row(RowAction::Remove, &[], 0),
+        row(RowAction::Remove, &[], 2),
+        row(RowAction::Mark, &[true, false], 2),
+        row(RowAction::Mark, &[false, false], 2),
     ]
 }
 
@@ -69,12 +77,12 @@ fn every_shape_can_be_prepared() {
     let mut prepared = 0;
     for park_gaps in [false, true] {
         let layout = Layout { schema: &schema, park_gaps };
-        for (effect, action, present) in effects() {
+        for (ledger, row, target) in writes() {
             for (guard, extent) in guards {
                 for notify in notify {
-                    let present = present.as_slice().into();
-                    let shape = Shape { route: RouteId(0), effect, present, extent, guard, notify };
-                    let statement = Statement::apply(&layout, &action, &shape);
+                    let (route, row) = (RouteId(0), row.clone());
+                    let shape = Shape { route, ledger, row, extent, guard, notify };
+                    let statement = shape.statement(&layout, target.as_ref());
                     let lane = fixture.session.lane().client();
                     let answer =
                         fixture.block_on(lane.prepare_typed(&statement.text, &statement.types));

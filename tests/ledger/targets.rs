@@ -1,11 +1,12 @@
 //! Rows of users' tables.
 
-use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
-use pgsluice_core::event::{Change, Event, Json, Value};
+use pgsluice::route::{Column, CompiledAction, Target};
+use pgsluice::sql::column_type::ColumnType;
+use pgsluice_core::event::{Event, Json, RowAction, Value};
 use pgsluice_core::group::GroupReply;
 use pgsluice_core::verdict::Verdict;
 
-use crate::fixture::{Fixture, Lane, change, done, event, failed_code, group, group_of, upsert};
+use crate::fixture::{Fixture, Lane, done, failed_code, group, group_of, row, upsert};
 
 fn column(name: &str, ty: ColumnType) -> Column {
     Column { name: name.into(), ty }
@@ -87,9 +88,7 @@ fn partial_rows_of_a_chunk_are_updated_or_inserted_each_for_itself() {
     let fixture = fixture("partial_chunk", route());
     fixture.database.execute("insert into customer values (1, 'Jane', 1)");
     let of = |id: i64, offset| {
-        let key = Box::new([Value::Int(id)]);
-        let columns = Box::new([text("new"), None]);
-        let event = event(offset, None, change(Change::Upsert { key, columns }));
+        let event = row(offset, None, RowAction::Upsert, id, &[text("new"), None]);
         group_of(&format!("c-{id}"), 1, vec![event])
     };
     let replies = fixture.fast(vec![of(1, 10), of(2, 11), of(3, 12)]);
@@ -111,6 +110,7 @@ fn events_of_a_group_fold_into_one_row_version() {
     assert_eq!(fixture.notes(1).len(), 3);
 }
 
+/// Proves INV-2.
 #[test]
 fn nothing_of_the_target_is_touched_where_the_ledger_refuses() {
     let fixture = fixture("refused", route());
@@ -122,18 +122,15 @@ fn nothing_of_the_target_is_touched_where_the_ledger_refuses() {
     assert_eq!(fixture.slow(group(1, vec![old()])), done(&[Verdict::Duplicate]));
     assert_eq!(fixture.line("select count(*) from touched"), "0");
     // a chunk writes the row of the group that moved, and no other
-    let key = Box::new([Value::Int(2)]);
-    let columns = Box::new([text("b"), text("2")]);
-    let other = event(4, None, change(Change::Upsert { key, columns }));
+    let other = row(4, None, RowAction::Upsert, 2, &[text("b"), text("2")]);
     let replies = fixture.fast(vec![group(1, vec![old()]), group_of("c-2", 2, vec![other])]);
     assert_eq!(replies, [GroupReply::Refused, done(&[Verdict::Applied])]);
     assert_eq!(fixture.lines("select id from touched"), ["2"]);
     assert_eq!(fixture.lines(CUSTOMER), ["1|a|1|t", "2|b|2|t"]);
 }
 
-fn deletion(offset: i64, columns: &[Option<Value>]) -> Event {
-    let key = Box::new([Value::Int(1)]);
-    event(offset, Some(offset), change(Change::Delete { key, columns: columns.into() }))
+fn deletion(offset: i64) -> Event {
+    row(offset, Some(offset), RowAction::Remove, 1, &[])
 }
 
 #[test]
@@ -144,13 +141,13 @@ fn a_delete_removes_the_row_and_a_soft_delete_marks_it() {
         let rows = "insert into customer values (1, 'Jane', 1), (2, 'Joe', 2)";
         let fixture = fixture("hard", hard.clone());
         fixture.database.execute(rows);
-        assert_eq!(fixture.give(lane, group(1, vec![deletion(1, &[])])), done(&[Verdict::Applied]));
+        assert_eq!(fixture.give(lane, group(1, vec![deletion(1)])), done(&[Verdict::Applied]));
         assert_eq!(fixture.lines(CUSTOMER), ["2|Joe|2|t"]);
         assert_eq!(fixture.ledger(), "1|e1|1|1|0|t|-|-");
     }
     let fixture = fixture("soft", soft);
     fixture.database.execute("insert into customer values (1, 'Jane', 1), (2, 'Joe', 2)");
-    let marked = deletion(1, &[Some(Value::Bool(false))]);
+    let marked = row(1, Some(1), RowAction::Mark, 1, &[Some(Value::Bool(false))]);
     assert_eq!(fixture.fast(vec![group(1, vec![marked])]), [done(&[Verdict::Applied])]);
     assert_eq!(fixture.lines(CUSTOMER), ["1|Jane|1|f", "2|Joe|2|t"]);
 }
@@ -158,13 +155,8 @@ fn a_delete_removes_the_row_and_a_soft_delete_marks_it() {
 #[test]
 fn a_row_deleted_and_written_again_in_one_group_goes_through_the_slow_lane() {
     let fixture = fixture("again", route());
-    let events = || {
-        vec![
-            upsert(1, &[text("old"), text("1")]),
-            deletion(2, &[]),
-            upsert(3, &[text("new"), None]),
-        ]
-    };
+    let events =
+        || vec![upsert(1, &[text("old"), text("1")]), deletion(2), upsert(3, &[text("new"), None])];
     assert_eq!(fixture.fast(vec![group(1, events())]), [GroupReply::Refused]);
     assert_eq!(fixture.slow(group(1, events())), done(&[Verdict::Applied; 3]));
     assert_eq!(fixture.line(CUSTOMER), "1|new|-|t");
@@ -218,14 +210,16 @@ fn every_column_type_is_bound_as_a_scalar_and_as_an_array() {
     ));
     let values: Vec<Option<Value>> = types.iter().map(|(_, _, v, _)| Some(v.clone())).collect();
     let nulls: Vec<Option<Value>> = types.iter().map(|_| Some(Value::Null)).collect();
-    let row = |id: i64, values: &[Option<Value>]| {
-        let key = Box::new([Value::Int(id)]);
-        let event = event(id, None, change(Change::Upsert { key, columns: values.into() }));
+    let written = |id: i64, values: &[Option<Value>]| {
+        let event = row(id, None, RowAction::Upsert, id, values);
         group_of(&format!("t-{id}"), 1, vec![event])
     };
     let one = [done(&[Verdict::Applied])];
-    assert_eq!(fixture.fast(vec![row(1, &values)]), one);
-    assert_eq!(fixture.fast(vec![row(2, &values), row(3, &nulls)]), vec![one[0].clone(); 2]);
+    assert_eq!(fixture.fast(vec![written(1, &values)]), one);
+    assert_eq!(
+        fixture.fast(vec![written(2, &values), written(3, &nulls)]),
+        vec![one[0].clone(); 2]
+    );
     let shown: Vec<&str> = types.iter().map(|(.., shown)| *shown).collect();
     let shown = shown.join("|");
     let list: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
@@ -235,13 +229,12 @@ fn every_column_type_is_bound_as_a_scalar_and_as_an_array() {
     assert!(rows[2].split('|').all(|value| value == "-"), "{}", rows[2]);
 }
 
+/// Proves INV-2.
 #[test]
 fn groups_of_a_chunk_that_failed_are_each_tried_alone() {
     let fixture = fixture("chunk_split", route());
-    let of = |id: &str, row: i64, offset, name: &str| {
-        let key = Box::new([Value::Int(row)]);
-        let columns = Box::new([text(name), text("1")]);
-        let event = event(offset, None, change(Change::Upsert { key, columns }));
+    let of = |id: &str, key: i64, offset, name: &str| {
+        let event = row(offset, None, RowAction::Upsert, key, &[text(name), text("1")]);
         group_of(id, 1, vec![event])
     };
     // WHEN two aggregates of one statement write one row, which the server does not do

@@ -5,7 +5,7 @@ use pgsluice_core::group::{Group, GroupReply};
 use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
 use crate::fixture::{
-    DOCUMENT, Fixture, Lane, MERGE, delete, document, done, failed_before, group, group_of, json,
+    DOCUMENT, Fixture, Lane, delete, document, done, failed_before, group, group_of, merging,
     poison, skips,
 };
 
@@ -63,6 +63,7 @@ fn the_first_event_is_applied_and_has_no_gap() {
     case(GapPolicy::Park, Vec::new, || group(1, vec![document(5, Some(9))]), &expected);
 }
 
+/// Proves INV-4.
 #[test]
 fn a_position_that_is_covered_is_a_duplicate_whatever_its_version() {
     let expected = refused(Verdict::Duplicate, r#"1|e5|1|5|0|f|-|{"by": 5}"#);
@@ -72,6 +73,7 @@ fn a_position_that_is_covered_is_a_duplicate_whatever_its_version() {
     case(APPLY, before, || group(1, vec![document(5, None)]), &expected);
 }
 
+/// Proves INV-3.
 #[test]
 fn a_lower_version_is_stale() {
     let expected = refused(Verdict::Stale, r#"3|e5|1|5|0|f|-|{"by": 5}"#);
@@ -156,6 +158,7 @@ fn a_later_log_of_the_partition_creates_again_whatever_the_version() {
     assert_eq!(fixture.ledger(), r#"1|e0|3|0|0|f|-|{"by": 0}"#);
 }
 
+/// Proves INV-8.
 #[test]
 fn a_parked_aggregate_takes_nothing_and_keeps_everything() {
     let before = || {
@@ -170,6 +173,7 @@ fn a_parked_aggregate_takes_nothing_and_keeps_everything() {
     case(APPLY, before, || group(1, vec![document(5, Some(3))]), &settled);
 }
 
+/// Proves INV-4.
 #[test]
 fn a_record_with_a_letter_is_never_applied_again() {
     // GIVEN a letter of a record beyond the ledger's position, as after a change of configuration
@@ -199,6 +203,7 @@ fn a_record_with_a_letter_is_never_applied_again() {
     }
 }
 
+/// Proves INV-5.
 #[test]
 fn every_outcome_is_noted_once() {
     let fixture = Fixture::new("notes", vec![DOCUMENT]);
@@ -222,6 +227,7 @@ fn every_outcome_is_noted_once() {
     assert_eq!(fixture.notes(2), ["8|DUPLICATE|event_repeated"]);
 }
 
+/// Proves INV-4.
 #[test]
 fn what_is_settled_is_found_set_based_and_writes_nothing() {
     let fixture = Fixture::new("look", vec![DOCUMENT]);
@@ -254,21 +260,22 @@ fn a_group_that_begins_in_the_past_is_refused_whole_and_its_rest_applied_slowly(
 
 #[test]
 fn merging_keeps_every_digit_and_starts_anew_after_a_delete() {
-    let fixture = Fixture::new("merge", vec![MERGE]);
+    let fixture = Fixture::new("merge", vec![DOCUMENT]);
     let state = || fixture.line("select state from pgsluice.aggregate_t");
-    fixture.fast(vec![group(1, vec![json(1, Some(1), r#"{"a":12345678901234567890.10,"b":1}"#)])]);
+    fixture
+        .fast(vec![group(1, vec![merging(1, Some(1), r#"{"a":12345678901234567890.10,"b":1}"#)])]);
     fixture.fast(vec![group(
         1,
-        vec![json(2, Some(2), r#"{"b":2}"#), json(3, Some(3), r#"{"c":3.00}"#)],
+        vec![merging(2, Some(2), r#"{"b":2}"#), merging(3, Some(3), r#"{"c":3.00}"#)],
     )]);
     assert_eq!(state(), r#"{"a": 12345678901234567890.10, "b": 2, "c": 3.00}"#);
-    fixture.slow(group(1, vec![json(4, Some(4), r#"{"d":4}"#)]));
+    fixture.slow(group(1, vec![merging(4, Some(4), r#"{"d":4}"#)]));
     assert_eq!(state(), r#"{"a": 12345678901234567890.10, "b": 2, "c": 3.00, "d": 4}"#);
     fixture.fast(vec![group(1, vec![delete(5, Some(5))])]);
     assert_eq!(state(), "-");
-    fixture.fast(vec![group(1, vec![json(6, Some(6), r#"{"e":5}"#)])]);
+    fixture.fast(vec![group(1, vec![merging(6, Some(6), r#"{"e":5}"#)])]);
     assert_eq!(state(), r#"{"e": 5}"#);
-    fixture.fast(vec![group(1, vec![delete(7, Some(7)), json(8, Some(8), r#"{"f":6}"#)])]);
+    fixture.fast(vec![group(1, vec![delete(7, Some(7)), merging(8, Some(8), r#"{"f":6}"#)])]);
     assert_eq!(state(), r#"{"f": 6}"#);
 }
 

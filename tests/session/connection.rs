@@ -8,6 +8,7 @@ use pgsluice::lanes::barrier::advance;
 use pgsluice::postgres::lane::prepared_on;
 use pgsluice::postgres::{OpenError, Session};
 use pgsluice::store::migrate::migrate;
+use pgsluice::store::sink::{SinkError, find_or_create};
 use pgsluice_core::fault::{FaultKind, SqlState};
 use pgsluice_core::record::SessionId;
 
@@ -21,14 +22,19 @@ fn server_fault(code: &[u8; 5]) -> FaultKind {
 #[test]
 fn a_sink_keeps_its_number_and_refuses_another_kafka_cluster() {
     let place = Place::new("sink");
-    let open =
-        |cluster| place.runtime.block_on(Session::open(&place.config, SessionId(1), cluster));
-    let (first, _) = open(None).unwrap();
-    let (second, _) = open(Some("cluster-a")).unwrap();
-    let (third, _) = open(None).unwrap();
-    assert_eq!((first.sink, second.sink), (second.sink, third.sink));
+    let open = |cluster| {
+        let found = async {
+            let (session, _end) = Session::open(&place.config, SessionId(1)).await.unwrap();
+            find_or_create(&session, "views", cluster).await
+        };
+        place.runtime.block_on(found)
+    };
+    let first = open(None).unwrap();
+    let second = open(Some("cluster-a")).unwrap();
+    let third = open(None).unwrap();
+    assert_eq!((first, second), (second, third));
     let refused = open(Some("cluster-b")).unwrap_err();
-    assert!(matches!(refused, OpenError::ClusterMismatch { .. }), "{refused}");
+    assert!(matches!(refused, SinkError::ClusterMismatch { .. }), "{refused}");
 }
 
 #[test]
@@ -110,7 +116,7 @@ fn a_role_with_hostile_settings_migrates_and_opens_sessions_whose_settings_are_o
     let config = config_with(&database.url().replace("postgres@", &format!("{role}@")), &[]);
     let runtime = runtime();
     runtime.block_on(migrate(&config.postgres)).unwrap();
-    let (session, _end) = runtime.block_on(Session::open(&config, SessionId(1), None)).unwrap();
+    let (session, _end) = runtime.block_on(Session::open(&config, SessionId(1))).unwrap();
     // As the server itself sees them, each in the unit it prints.
     let shown = "select string_agg(name || '=' || setting, ' ' order by name) from pg_settings
                  where name in ('synchronous_commit', 'default_transaction_isolation',
@@ -155,7 +161,7 @@ fn a_lane_that_reaches_another_server_is_refused() {
     let port = first_here_then_there(&place.database, &elsewhere);
     let config = config_with(&format!("postgres://postgres@127.0.0.1:{port}/{name}"), &[]);
 
-    let refused = place.runtime.block_on(Session::open(&config, SessionId(1), None));
+    let refused = place.runtime.block_on(Session::open(&config, SessionId(1)));
     let OpenError::Database(fault) = refused.unwrap_err() else { panic!() };
     assert_eq!(fault.kind, FaultKind::LockNotSeen);
 }
@@ -222,6 +228,7 @@ fn a_statement_that_many_ask_for_is_prepared_once() {
     });
 }
 
+/// Proves INV-9.
 #[test]
 fn a_fault_carries_codes_and_names_and_never_a_value_inv_9() {
     let place = Place::new("faults");
@@ -257,8 +264,13 @@ fn a_fault_carries_codes_and_names_and_never_a_value_inv_9() {
 fn a_server_that_cannot_be_used_is_told_apart_from_one_that_is_down() {
     let place = Place::new("unusable");
     let open = |config: &Config| {
-        let opened = place.runtime.block_on(Session::open(config, SessionId(1), None));
-        opened.unwrap_err().into_fault().kind
+        let found = async {
+            let (session, _end) =
+                Session::open(config, SessionId(1)).await.map_err(OpenError::into_fault)?;
+            let sink = find_or_create(&session, &config.kafka.group, None).await;
+            sink.map_err(SinkError::into_fault)
+        };
+        place.runtime.block_on(found).unwrap_err().kind
     };
     assert_eq!(open(&config_with("postgres://a@127.0.0.1:1/b", &[])), FaultKind::Connection);
     let missing = place.database.url().replace(&place.database.name, "no_such_database");

@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use pgsluice::config::{self, Config};
+use pgsluice::kafka::Librdkafka;
 use pgsluice::lanes::take::{TakeRequest, take};
 use pgsluice::postgres::{Session, SessionEnd};
 use pgsluice::store::migrate::migrate;
+use pgsluice::store::sink::{SinkId, find_or_create};
 use pgsluice_core::fault::Fault;
 use pgsluice_core::group::Progress;
 use pgsluice_core::input::{Claim, TakeReply};
@@ -33,7 +35,7 @@ pub(crate) fn config_with(url: &str, more: &[(&str, &str)]) -> Config {
         ("PGSLUICE__POSTGRES__LANES", "2"),
     ];
     let env = given.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    config::load(None, env).unwrap()
+    config::load(None, env, &Librdkafka).unwrap()
 }
 
 /// A database with our tables in it.
@@ -56,7 +58,16 @@ impl Place {
     }
 
     pub(crate) fn open(&self) -> (Session, SessionEnd) {
-        self.runtime.block_on(Session::open(&self.config, SessionId(1), Some("cluster-a"))).unwrap()
+        let (session, end) =
+            self.runtime.block_on(Session::open(&self.config, SessionId(1))).unwrap();
+        self.sink(&session);
+        (session, end)
+    }
+
+    /// The sink, whose row is made when it is first asked for.
+    pub(crate) fn sink(&self, session: &Session) -> SinkId {
+        let found = find_or_create(session, &self.config.kafka.group, Some("cluster-a"));
+        self.runtime.block_on(found).unwrap()
     }
 
     /// Takes one partition; the log holds everything a test could ask for.
@@ -69,7 +80,10 @@ impl Place {
         let kafka = KafkaPosition { committed, low: 0, high: 1_000_000, start: Some(0) };
         let request =
             TakeRequest { partition: partition(number), generation: Generation(1), kafka };
-        let mut taken = self.runtime.block_on(take(session, "this test", vec![request])).unwrap();
+        let mut taken = self
+            .runtime
+            .block_on(take(session, self.sink(session), "this test", vec![request]))
+            .unwrap();
         let (name, generation, reply) = taken.pop().unwrap();
         assert_eq!((name, generation), (partition(number), Generation(1)));
         reply

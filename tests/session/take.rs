@@ -12,6 +12,7 @@ use pgsluice_core::record::{Generation, NextOffset};
 
 use crate::place::{Place, partition, progress};
 
+/// Proves INV-10.
 #[test]
 fn two_takers_fence_each_other_and_the_old_epoch_moves_nothing_inv_10() {
     let place = Place::new("fence");
@@ -48,7 +49,10 @@ fn a_partition_whose_row_is_held_is_busy_and_does_not_hold_up_the_others() {
         generation: Generation(2),
         kafka: kafka.clone(),
     });
-    let taken = place.runtime.block_on(take(&session, "this test", requests.to_vec())).unwrap();
+    let taken = place
+        .runtime
+        .block_on(take(&session, place.sink(&session), "this test", requests.to_vec()))
+        .unwrap();
     assert_eq!(taken[0], (partition(0), Generation(2), TakeReply::Busy));
     let TakeReply::Claimed(free) = &taken[1].2 else { panic!("{:?}", taken[1]) };
     assert_eq!(free.next, NextOffset(7));
@@ -144,6 +148,7 @@ fn the_newest_log_of_a_partition_is_taken_and_an_older_one_left_alone() {
     assert_eq!(place.database.text(epochs).as_deref(), Some("1 1"));
 }
 
+/// Proves INV-10.
 #[test]
 fn who_lost_a_partition_moves_its_position_no_more_inv_10() {
     let place = Place::new("late_move");

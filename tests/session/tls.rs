@@ -40,7 +40,7 @@ fn attempt(url: &str) -> (Option<TlsFault>, Option<TlsFault>) {
             Err(MigrateError::Database(fault)) => Some(fault.kind),
             Err(other) => panic!("{other}"),
         };
-        let opened = match Session::open(&config, SessionId(1), None).await {
+        let opened = match Session::open(&config, SessionId(1)).await {
             Ok(_) => None,
             Err(OpenError::Database(fault)) => Some(fault.kind),
             Err(other) => panic!("{other}"),
@@ -75,7 +75,7 @@ fn the_right_certificate_passes_every_mode_and_the_connection_is_encrypted() {
     for (parameters, expected) in [("", 0), ("sslmode=prefer", 3), ("sslmode=require", 3)] {
         let config = config_with(&database.url_with(parameters), &[]);
         let runtime = runtime();
-        let opened = runtime.block_on(Session::open(&config, SessionId(1), None)).unwrap();
+        let opened = runtime.block_on(Session::open(&config, SessionId(1))).unwrap();
         assert_eq!(database.count(encrypted), expected, "{parameters}");
         // Its sockets go with the runtime.
         drop((opened, runtime));
@@ -131,7 +131,7 @@ fn a_server_that_asks_for_our_certificate_gets_it() {
     let config = config_with(&database.url_with(&parameters), &[]);
     let runtime = runtime();
     runtime.block_on(migrate(&config.postgres)).unwrap();
-    let (session, _end) = runtime.block_on(Session::open(&config, SessionId(1), None)).unwrap();
+    let (session, _end) = runtime.block_on(Session::open(&config, SessionId(1))).unwrap();
     let shown = "select count(*) from pg_stat_ssl where client_dn = '/CN=leaf'";
     wait::until("the migration's connection is gone", PATIENCE, || database.count(shown) == 3);
     session.close();

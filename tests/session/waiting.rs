@@ -6,12 +6,12 @@ use pgsluice::store::backlog::{MOST, Waiting, count};
 use crate::place::Place;
 
 fn counted(place: &Place, session: &Session, shown: Option<Waiting>) -> Option<Waiting> {
-    place.runtime.block_on(count(session, shown)).ok()
+    place.runtime.block_on(count(session, &place.config.kafka.group, shown)).ok()
 }
 
 /// Writes so many parked aggregates, and letters of which every second one is published.
 fn write(place: &Place, session: &Session, aggregates: i64, letters: i64) {
-    let sink = session.sink.0;
+    let sink = place.sink(session).0;
     place.database.execute(&format!(
         r#"insert into pgsluice.aggregate_t
              (sink, aggregate_type, aggregate_id, stream, "offset", parked_at)
@@ -48,6 +48,7 @@ fn parked_aggregates_and_unpublished_letters_are_counted_for_the_sink_up_to_a_li
     assert_eq!(counted(&place, &session, Some(some)), Some(many));
 }
 
+/// Proves INV-14.
 #[test]
 fn numbers_that_were_read_are_not_told_before_a_durable_write_inv_14() {
     let place = Place::on(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use crate::random::Random;
 
 /// Waits between attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,26 +15,25 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after `attempts` failed attempts (1 or more).
-    pub fn wait(&self, attempts: u32, random: &mut impl Rng) -> Duration {
+    pub fn wait(&self, attempts: u32, random: &mut Random) -> Duration {
         let doubled = self.initial.saturating_mul(1_u32 << attempts.saturating_sub(1).min(20));
-        let ceiling = doubled.min(self.max);
-        ceiling.mul_f64(random.random_range(0.0..=1.0))
+        let ceiling = u64::try_from(doubled.min(self.max).as_nanos()).unwrap_or(u64::MAX);
+        // A random 64-bit fraction of the ceiling: the high half of the product.
+        let product = u128::from(ceiling) * u128::from(random.next_u64());
+        Duration::from_nanos(u64::try_from(product >> 64).unwrap_or(ceiling))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::SmallRng;
-
     use super::*;
 
     #[test]
     fn the_ceiling_doubles_and_stops_at_the_maximum() {
         let backoff =
             Backoff { initial: Duration::from_millis(100), max: Duration::from_millis(1000) };
-        let mut random = SmallRng::seed_from_u64(1);
-        let longest = |attempts, random: &mut SmallRng| {
+        let mut random = Random::seeded(1);
+        let longest = |attempts, random: &mut Random| {
             (0..2000).map(|_| backoff.wait(attempts, random)).max().unwrap_or_default()
         };
         for (attempts, ceiling) in [(1, 100), (2, 200), (4, 800), (5, 1000), (60, 1000)] {
@@ -42,5 +41,14 @@ mod tests {
             assert!(wait <= Duration::from_millis(ceiling), "{attempts}: {wait:?}");
             assert!(wait >= Duration::from_millis(ceiling * 9 / 10), "{attempts}: {wait:?}");
         }
+    }
+
+    #[test]
+    fn waits_of_a_seed_stay_what_they_are() {
+        let backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+        let mut random = Random::seeded(7);
+        let waits: Vec<Duration> = (1..5).map(|n| backoff.wait(n, &mut random)).collect();
+        let short: Vec<u128> = waits.iter().map(Duration::as_millis).collect();
+        assert_eq!(short, [389, 33, 3603, 4663]);
     }
 }

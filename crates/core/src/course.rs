@@ -141,8 +141,7 @@ impl Course {
 
     /// The event of the last [`Step::Apply`] took effect.
     pub fn applied(&mut self, event: &Event, gap: i64) {
-        let deletes = matches!(Group::change(event), Some(crate::event::Change::Delete { .. }));
-        let row = LedgerRow::applied(self.row.as_ref(), &self.candidate(event), deletes);
+        let row = LedgerRow::applied(self.row.as_ref(), &self.candidate(event), event.deletes());
         self.before_letters = Some(row.position);
         self.row = Some(row);
         self.gap = self.gap.saturating_add(gap);

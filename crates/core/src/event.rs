@@ -141,35 +141,90 @@ impl fmt::Debug for Value {
     }
 }
 
-/// What one event changes, by kind of route.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// The ledger row's own `state` column; whether it replaces or merges is the route's.
-    Document(Json),
-    /// A row of a user's table, in the order of the route's key and columns. A column that is
-    /// absent from the event (`None`) is left alone; `Some(Value::Null)` sets NULL.
-    Upsert {
-        /// Key column values.
-        key: Box<[Value]>,
-        /// Column values.
-        columns: Box<[Option<Value>]>,
-    },
-    /// The aggregate ends: its document or row is deleted (or marked, for a soft delete).
-    Delete {
-        /// Key column values; empty for the document route.
-        key: Box<[Value]>,
-        /// Column values of a soft delete; empty otherwise.
-        columns: Box<[Option<Value>]>,
-    },
+/// What a write does to the aggregate's own row in the ledger, beside its position and version,
+/// which every write moves. `S` is the state: JSON in an event, nothing where only the kind of
+/// effect matters.
+///
+/// | effect | state afterwards | aggregate afterwards |
+/// | --- | --- | --- |
+/// | `Keep` | as it was | lives |
+/// | `Set` | this one | lives |
+/// | `Merge` | its top-level members set to these | lives |
+/// | `Clear` | none | deleted |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LedgerEffect<S = Json> {
+    /// Leaves the state alone.
+    Keep,
+    /// Replaces the state.
+    Set(S),
+    /// Merges into the state, as `jsonb` concatenation does for objects.
+    Merge(S),
+    /// Ends the aggregate.
+    Clear,
 }
 
-/// What an event wants written.
+impl<S> LedgerEffect<S> {
+    /// Whether the aggregate is deleted afterwards.
+    pub fn deletes(&self) -> bool {
+        matches!(self, Self::Clear)
+    }
+
+    /// The same effect on another form of the state.
+    pub fn map<'s, T>(&'s self, state: impl FnOnce(&'s S) -> T) -> LedgerEffect<T> {
+        match self {
+            Self::Keep => LedgerEffect::Keep,
+            Self::Set(s) => LedgerEffect::Set(state(s)),
+            Self::Merge(s) => LedgerEffect::Merge(state(s)),
+            Self::Clear => LedgerEffect::Clear,
+        }
+    }
+
+    /// The kind of effect, which is all that the text of a statement depends on.
+    pub fn kind(&self) -> LedgerEffect<()> {
+        self.map(|_| ())
+    }
+
+    /// The state that it brings.
+    pub fn state(&self) -> Option<&S> {
+        match self {
+            Self::Set(state) | Self::Merge(state) => Some(state),
+            Self::Keep | Self::Clear => None,
+        }
+    }
+}
+
+/// What happens to a row of a user's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RowAction {
+    /// It is inserted or updated.
+    Upsert,
+    /// It is deleted.
+    Remove,
+    /// Columns of it are set where it exists: a soft delete.
+    Mark,
+}
+
+/// A row of a user's table as one event writes it; the route names table, key and columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowWrite {
+    /// What happens to it.
+    pub action: RowAction,
+    /// Values of the key columns, in the route's order.
+    pub key: Box<[Value]>,
+    /// Values of the other columns, in the route's order. A column that is absent from the event
+    /// (`None`) is left alone; `Some(Value::Null)` sets NULL. Empty for [`RowAction::Remove`].
+    pub columns: Box<[Option<Value>]>,
+}
+
+/// What an event wants written: the ledger's row, which is moved first, and rows beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Write {
     /// The route that matched.
     pub route: RouteId,
-    /// The change.
-    pub change: Change,
+    /// The effect on the aggregate's own row.
+    pub ledger: LedgerEffect,
+    /// Rows of users' tables.
+    pub rows: Vec<RowWrite>,
 }
 
 /// Why a record cannot become a write, found before the database was asked.
@@ -218,5 +273,18 @@ impl Event {
     /// Position of the record in its partition.
     pub fn offset(&self) -> Offset {
         self.record.offset
+    }
+
+    /// What it wants written; `None` for one that is skipped, poison, or halts its partition.
+    pub fn write(&self) -> Option<&Write> {
+        match &self.content {
+            Content::Write(write) => Some(write),
+            Content::Skip(_) | Content::Poison(_) | Content::Halt(_) => None,
+        }
+    }
+
+    /// Whether its aggregate is deleted once it took effect.
+    pub fn deletes(&self) -> bool {
+        self.write().is_some_and(|write| write.ledger.deletes())
     }
 }

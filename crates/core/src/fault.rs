@@ -3,12 +3,14 @@
 //! A fault carries codes and names only. Text from the server or the driver is never kept: its
 //! message and detail hold row values (INV-9).
 
+mod poll;
 mod sqlstate;
 
 use std::fmt;
 
 use crate::verdict::Reason;
 
+pub use poll::PollFault;
 pub use sqlstate::{CannotMove, FaultPolicy, Override};
 
 /// A five character SQLSTATE.

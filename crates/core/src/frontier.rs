@@ -112,6 +112,23 @@ impl Frontier {
 }
 
 #[cfg(test)]
+impl Frontier {
+    /// Says what is inconsistent in itself, if something is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let unfinished = self.entries.iter().filter(|entry| entry.finished.is_none()).count();
+        let ascending = self.entries.iter().is_sorted_by(|a, b| a.offset < b.offset);
+        let first = self.entries.front();
+        let stops =
+            first.is_none_or(|entry| entry.finished.is_none() && entry.offset.0 >= self.next.0);
+        let anchored = self.anchor.is_none_or(|anchor| anchor.offset.next() <= self.next);
+        if unfinished == self.unfinished && ascending && stops && anchored {
+            return Ok(());
+        }
+        Err(format!("a frontier at {:?} that counts {}: {self:?}", self.next, self.unfinished))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
@@ -133,6 +150,7 @@ mod tests {
         }
     }
 
+    /// Proves INV-1.
     #[test]
     fn progress_waits_for_the_oldest_unfinished_record() {
         let mut frontier = Frontier::new(NextOffset(5), None);
@@ -157,6 +175,7 @@ mod tests {
         assert_eq!(frontier.unfinished(), 1);
     }
 
+    /// Proves INV-1.
     #[test]
     fn the_consumers_position_counts_only_when_nothing_is_unfinished() {
         let mut frontier = Frontier::new(NextOffset(0), None);
@@ -171,6 +190,7 @@ mod tests {
     }
 
     proptest! {
+        /// Proves INV-1.
         #[test]
         fn any_order_of_outcomes_never_passes_an_unfinished_record(
             steps in proptest::collection::vec(1_i64..4, 1..60),

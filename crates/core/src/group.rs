@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{AggregateKey, AggregateVersion, Change, Content, Event, RouteId};
+use crate::event::{AggregateKey, AggregateVersion, Content, Event, RouteId};
 use crate::fault::Fault;
 use crate::record::{Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition};
 use crate::verdict::{Reason, Verdict};
@@ -122,26 +122,18 @@ impl Group {
         &self.events[self.events.len() - 1]
     }
 
-    /// The change of an event of a write group.
-    pub fn change(event: &Event) -> Option<&Change> {
-        match &event.content {
-            Content::Write(write) => Some(&write.change),
-            Content::Skip(_) | Content::Poison(_) | Content::Halt(_) => None,
-        }
-    }
-
     /// Versions missing between the events of the group, before each of them that follows another
     /// one. What is missing before the first is not the group's to tell: it stands in the ledger.
-    /// After a delete nothing is missing.
+    /// Before the event after a delete nothing is missing.
     pub fn gap_within(&self) -> i64 {
-        let mut gap = 0_i64;
-        let mut stored: Option<AggregateVersion> = None;
+        let (mut gap, mut stored, mut deleted) = (0_i64, None::<AggregateVersion>, false);
         for event in &self.events {
-            if let (Some(version), Some(stored)) = (event.envelope.version, stored) {
+            let version = event.envelope.version;
+            if let (Some(version), Some(stored), false) = (version, stored, deleted) {
                 gap = gap.saturating_add((version.0 - stored.0 - 1).max(0));
             }
-            let deletes = matches!(Self::change(event), Some(Change::Delete { .. }));
-            stored = if deletes { None } else { event.envelope.version.or(stored) };
+            stored = version.or(stored);
+            deleted = event.deletes();
         }
         gap
     }
@@ -216,4 +208,83 @@ pub struct Progress {
     pub next: NextOffset,
     /// The last finished record.
     pub anchor: Option<crate::record::Anchor>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Envelope, Json, LedgerEffect, Write};
+    use crate::record::{Record, TimestampType};
+
+    fn event(offset: i64, version: Option<i64>, ledger: LedgerEffect) -> Event {
+        Event {
+            record: Record {
+                partition: partition(),
+                offset: Offset(offset),
+                generation: Generation(1),
+                timestamp: None,
+                timestamp_type: TimestampType::NotAvailable,
+                key: None,
+                value: None,
+                headers: Vec::new(),
+            },
+            envelope: Envelope { version: version.map(AggregateVersion), ..Envelope::default() },
+            content: Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() }),
+        }
+    }
+
+    fn partition() -> TopicPartition {
+        TopicPartition { topic: "t".into(), partition: 0 }
+    }
+
+    fn group(versions: &[Option<i64>]) -> Group {
+        let document = || LedgerEffect::Set(Json("{}".into()));
+        Group {
+            origin: Origin {
+                partition: partition(),
+                stream: StreamId(1),
+                epoch: OwnerEpoch(1),
+                generation: Generation(1),
+            },
+            order: OrderingKey::Alone(partition(), 0),
+            kind: GroupKind::Write(RouteId(0)),
+            events: (0..).zip(versions).map(|(n, v)| event(n, *v, document())).collect(),
+            failure: None,
+        }
+    }
+
+    fn applied(gap: i64, events: usize) -> GroupReply {
+        GroupReply::Done { verdicts: vec![Verdict::Applied; events], gap }
+    }
+
+    #[test]
+    fn the_gap_of_a_group_is_what_is_missing_before_each_of_its_events() {
+        assert_eq!(group(&[Some(5)]).moved(Some(0)), applied(0, 1));
+        assert_eq!(group(&[Some(5)]).moved(Some(3)), applied(3, 1), "before the first");
+        assert_eq!(group(&[Some(5), Some(6)]).moved(Some(0)), applied(0, 2));
+        assert_eq!(group(&[Some(5), Some(7), Some(10)]).moved(Some(1)), applied(4, 3));
+        assert_eq!(group(&[None, None]).moved(Some(0)), applied(0, 2));
+        assert_eq!(group(&[Some(5), None, Some(7)]).moved(Some(0)), applied(1, 3));
+    }
+
+    #[test]
+    fn nothing_is_missing_before_what_begins_a_deleted_aggregate_anew() {
+        let mut group = group(&[Some(5), Some(6), Some(9), Some(11)]);
+        let delete = LedgerEffect::Clear;
+        group.events[1] = event(1, Some(6), delete);
+        assert_eq!(group.moved(Some(0)), applied(1, 4));
+    }
+
+    #[test]
+    fn a_group_whose_ledger_row_did_not_move_is_refused() {
+        assert_eq!(group(&[Some(5), Some(7)]).moved(None), GroupReply::Refused);
+    }
+
+    #[test]
+    fn groups_that_failed_together_are_tried_alone_while_there_is_a_session() {
+        let fault = Fault::new(crate::fault::FaultKind::Connection);
+        assert_eq!(GroupReply::unwritten(&fault, 3, false), GroupReply::Unsettled);
+        assert_eq!(GroupReply::unwritten(&fault, 3, true), GroupReply::Failed(fault.clone()));
+        assert_eq!(GroupReply::unwritten(&fault, 1, false), GroupReply::Failed(fault));
+    }
 }

@@ -186,7 +186,8 @@ pub enum Action {
     Released(RevokeTicket, Vec<MirrorPosition>),
     /// Everything that can be finished is, and is durable; nothing follows.
     Drained,
-    /// Continuing would do harm (corruption): end the process with exit code 5.
+    /// Continuing would do harm: end the process. With exit code 70 where the fault is a bug of ours
+    /// ([`FaultKind::Bug`](crate::fault::FaultKind::Bug)), else with 5 (corruption).
     Stop(Fault),
     /// Records left memory: give their weight back to the poll budget.
     Freed(usize),

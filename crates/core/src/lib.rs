@@ -19,9 +19,9 @@ pub mod frontier;
 pub mod group;
 mod guard;
 pub mod input;
-mod partition;
 pub mod position;
 pub mod queue;
+pub mod random;
 pub mod record;
 #[cfg(test)]
 mod simulation;

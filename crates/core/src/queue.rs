@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::event::{Change, Event};
+use crate::event::Event;
 use crate::group::{Group, GroupKind, OrderingKey, Origin};
 use crate::guard::guard;
 use crate::record::TopicPartition;
@@ -57,7 +57,7 @@ impl Queue {
         let mut events = vec![first.event];
         while events.len() < max_events.max(1)
             && first.kind != GroupKind::Poison
-            && !events.last().is_some_and(deletes)
+            && !events.last().is_some_and(Event::deletes)
             && line
                 .waiting
                 .front()
@@ -122,6 +122,38 @@ impl Queue {
     }
 }
 
+#[cfg(test)]
+impl Queue {
+    /// Keys with a group on its way.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = &OrderingKey> {
+        self.lines.iter().filter(|(_, line)| line.busy).map(|(order, _)| order)
+    }
+
+    /// Events that wait, each with the reading it belongs to.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (&Origin, &Event)> {
+        let waiting = self.lines.values().flat_map(|line| &line.waiting);
+        waiting.map(|waiting| (&*waiting.origin, &waiting.event))
+    }
+
+    /// Says what is inconsistent in itself, if something is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (order, line) in &self.lines {
+            let listed = self.ready.iter().filter(|ready| *ready == order).count();
+            let may_go = !line.busy && !line.waiting.is_empty();
+            if (listed, line.listed) != (usize::from(may_go), may_go) {
+                return Err(format!("{order:?} stands {listed} times in the ready list: {line:?}"));
+            }
+            if !line.busy && line.waiting.is_empty() {
+                return Err(format!("{order:?} has a line and nothing in it"));
+            }
+        }
+        match self.ready.iter().find(|order| !self.lines.contains_key(order)) {
+            Some(order) => Err(format!("{order:?} is ready and has no line")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Line {
     /// Puts the key into the ready list if its next group may go and it is not there yet.
     fn list(&mut self, order: OrderingKey, ready: &mut VecDeque<OrderingKey>) {
@@ -137,14 +169,10 @@ fn same_reading(a: &Origin, b: &Origin) -> bool {
     a.stream == b.stream && a.generation == b.generation
 }
 
-fn deletes(event: &Event) -> bool {
-    matches!(Group::change(event), Some(Change::Delete { .. }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{AggregateKey, Content, Envelope, Json, RouteId, Write};
+    use crate::event::{AggregateKey, Content, Envelope, Json, LedgerEffect, RouteId, Write};
     use crate::record::{Generation, Offset, OwnerEpoch, Record, StreamId, TimestampType};
 
     fn partition(number: i32) -> TopicPartition {
@@ -164,7 +192,7 @@ mod tests {
         OrderingKey::Aggregate(AggregateKey { aggregate_type: Arc::from("A"), id: Arc::from(id) })
     }
 
-    fn event(offset: i64, change: Change) -> Event {
+    fn event(offset: i64, ledger: LedgerEffect) -> Event {
         Event {
             record: Record {
                 partition: partition(0),
@@ -177,12 +205,12 @@ mod tests {
                 headers: Vec::new(),
             },
             envelope: Envelope::default(),
-            content: Content::Write(Write { route: RouteId(0), change }),
+            content: Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() }),
         }
     }
 
     fn document(offset: i64) -> Event {
-        event(offset, Change::Document(Json("{}".into())))
+        event(offset, LedgerEffect::Set(Json("{}".into())))
     }
 
     const WRITE: GroupKind = GroupKind::Write(RouteId(0));
@@ -203,6 +231,7 @@ mod tests {
         assert!(queue.next_group(2).is_none(), "the third waits behind the first two");
     }
 
+    /// Proves INV-3.
     #[test]
     fn a_key_in_flight_gives_no_second_group_until_it_is_released() {
         let mut queue = Queue::default();
@@ -218,8 +247,7 @@ mod tests {
     fn a_delete_ends_its_group() {
         let mut queue = Queue::default();
         queue.push(key("a"), origin(0), WRITE, document(1));
-        let delete = Change::Delete { key: Box::default(), columns: Box::default() };
-        queue.push(key("a"), origin(0), WRITE, event(2, delete));
+        queue.push(key("a"), origin(0), WRITE, event(2, LedgerEffect::Clear));
         queue.push(key("a"), origin(0), WRITE, document(3));
         assert_eq!(offsets(&queue.next_group(10).unwrap()), [1, 2]);
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::Event;
+use crate::fault::PollFault;
 use crate::input::{MirrorPosition, RevokeTicket};
 use crate::position::{KafkaPosition, LogEnd};
 use crate::record::{Anchor, Generation, NextOffset, Record, TopicPartition};
@@ -163,24 +164,4 @@ pub enum PollEvent {
     Heartbeat,
     /// The source has ended: after [`Command::Close`], or because nobody commands it any more.
     Closed,
-}
-
-/// What to do about an error that reading returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PollFault {
-    /// Not a failure.
-    Notice,
-    /// The client mends it: brokers away, leaders moving, time-outs.
-    Transient,
-    /// Membership is lost; a revocation and a new assignment follow.
-    LostOwnership,
-    /// Some partition's position is not in its log.
-    Reposition,
-    /// A batch could not be read. The client would go on behind it: fetch again instead.
-    Corrupt,
-    /// An operator has to act (authorization, a missing topic); the client keeps trying.
-    Operator,
-    /// What the client cannot mend and keeps trying: told like an operator's business, unless it
-    /// ends a start. What the client has given up itself (a fatal error) ends the process.
-    Exit,
 }

@@ -12,6 +12,10 @@
 //! | file | what it decides |
 //! | --- | --- |
 //! | `state.rs` | what records, replies and the barrier's answer mean |
+//! | `state/work.rs` | what waits for its turn, a lane or its time, and what is in flight |
+//! | `state/sessions.rs`, `state/barrier.rs` | the session in use; the barrier under way |
+//! | `state/partition.rs` | one assigned partition and its phases |
+//! | `state/patience.rs` | for how long an aggregate may fail |
 //! | `state/schedule.rs` | what goes to which lane, and when to advance |
 //! | `state/failure.rs` | what follows from a group that failed |
 //! | `state/drain.rs` | when a drain has ended |
@@ -19,89 +23,63 @@
 //! | `state/take.rs` | how reading of a partition begins |
 //! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-
-use crate::event::{Event, RouteId};
+use crate::event::Event;
+use crate::fault::{Fault, FaultKind};
 use crate::group::{Group, GroupKind, GroupReply, OrderingKey, Origin};
 use crate::guard::guard;
+use crate::random::Random;
 use crate::record::{Generation, NextOffset, Offset, SessionId, StreamId, TopicPartition};
 use crate::verdict::{Reason, Verdict};
 
 use crate::input::{Action, Input, Lane, MirrorPosition, Report, RevokeTicket};
-use crate::partition::{Partition, Phase};
-use crate::queue::Queue;
 
+mod barrier;
+#[cfg(test)]
+mod check;
 mod config;
 mod drain;
 mod failure;
+mod partition;
+mod patience;
 mod recovery;
 mod schedule;
+mod sessions;
 mod take;
 #[cfg(test)]
 mod tests;
 mod unqueued;
+mod work;
 
+use barrier::{Barrier, Sent};
 pub use config::{Decide, StateConfig};
 use drain::Drain;
-
-/// The database session, as the coordinator sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Session {
-    Opening(SessionId),
-    Open(SessionId),
-}
-
-impl Session {
-    fn id(self) -> SessionId {
-        match self {
-            Self::Opening(id) | Self::Open(id) => id,
-        }
-    }
-}
-
-/// A barrier under way: what it will have made durable.
-#[derive(Debug)]
-struct Advancing {
-    sent: Vec<(TopicPartition, Generation, StreamId, NextOffset)>,
-}
+use partition::{Partition, Phase};
+use patience::Patience;
+use sessions::Sessions;
+use work::Work;
 
 /// The coordinator. See the module's documentation.
 #[derive(Debug)]
 pub struct State {
     config: StateConfig,
-    random: SmallRng,
+    random: Random,
     now: Duration,
-    session: Session,
-    failed_opens: u32,
+    sessions: Sessions,
     partitions: BTreeMap<TopicPartition, Partition>,
     generations: u64,
-    queue: Queue,
-    to_read: VecDeque<Group>,
-    to_resolve: VecDeque<Group>,
-    retries: Vec<(Duration, Group)>,
-    fast_in_flight: usize,
-    slow_in_flight: usize,
-    /// The slow lane took a look at refused groups last, not a group of its own.
-    read_last: bool,
-    /// Weight of the groups in flight. They are lost with their session: whether a lane still
-    /// gives them back is not to be relied on.
-    weight_in_flight: usize,
-    /// When an aggregate of each route took effect last.
-    succeeded: BTreeMap<RouteId, Duration>,
-    /// Since when keys fail, and in which partition. Survives sessions: one that comes and goes
-    /// must not keep an aggregate from being given up.
-    failing: HashMap<OrderingKey, (TopicPartition, Duration)>,
-    advancing: Option<Advancing>,
-    advanced_at: Option<Duration>,
+    work: Work,
+    patience: Patience,
+    barrier: Barrier,
     drain: Drain,
     /// Durable positions of partitions given up, until their ticket is answered.
     released: BTreeMap<RevokeTicket, Vec<MirrorPosition>>,
     out: Vec<Action>,
+    #[cfg(test)]
+    watch: check::Watch,
 }
 
 impl State {
@@ -111,33 +89,27 @@ impl State {
         let first = SessionId(1);
         Self {
             config,
-            random: SmallRng::seed_from_u64(seed),
+            random: Random::seeded(seed),
             now: Duration::ZERO,
-            session: Session::Opening(first),
-            failed_opens: 0,
+            sessions: Sessions::new(first),
             partitions: BTreeMap::new(),
             generations: 0,
-            queue: Queue::default(),
-            to_read: VecDeque::new(),
-            to_resolve: VecDeque::new(),
-            retries: Vec::new(),
-            fast_in_flight: 0,
-            slow_in_flight: 0,
-            read_last: false,
-            weight_in_flight: 0,
-            succeeded: BTreeMap::new(),
-            failing: HashMap::new(),
-            advancing: None,
-            advanced_at: None,
+            work: Work::default(),
+            patience: Patience::default(),
+            barrier: Barrier::default(),
             drain: Drain::No,
             released: BTreeMap::new(),
             out: vec![Action::OpenSession { session: first, after: Duration::ZERO }],
+            #[cfg(test)]
+            watch: check::Watch::default(),
         }
     }
 
     /// Takes one input and returns what to do, in order.
     pub fn on(&mut self, now: Duration, input: Input) -> Vec<Action> {
         debug_assert!(now >= self.now, "time never goes back");
+        #[cfg(test)]
+        self.watch.takes(&input, &self.sessions);
         self.now = self.now.max(now);
         match input {
             Input::Assigned(partitions) => self.on_assigned(partitions),
@@ -163,6 +135,8 @@ impl State {
             Input::Tick => {}
         }
         self.schedule();
+        #[cfg(test)]
+        self.watch.gives(&self.out);
         std::mem::take(&mut self.out)
     }
 
@@ -174,8 +148,7 @@ impl State {
             Phase::Revoking { deadline, .. } => Some(deadline),
             Phase::Waiting | Phase::Taking | Phase::Reading => None,
         });
-        let retries = self.retries.iter().map(|(due, _)| *due);
-        phases.chain(retries).chain(self.advance_due()).min()
+        phases.chain(self.work.next_deadline()).chain(self.advance_due()).min()
     }
 
     /// Groups and events that have no outcome yet, for the drain's log line.
@@ -193,18 +166,6 @@ impl State {
     fn next_generation(&mut self) -> Generation {
         self.generations += 1;
         Generation(self.generations)
-    }
-
-    fn open_session(&self) -> Option<SessionId> {
-        match self.session {
-            Session::Open(id) => Some(id),
-            Session::Opening(_) => None,
-        }
-    }
-
-    /// The reply or position belongs to the session in use.
-    fn current_session(&self, session: SessionId) -> bool {
-        !guard!(SessionTag, self.session != Session::Open(session))
     }
 
     /// The partition, if it still has the reading that `generation` names.
@@ -235,7 +196,7 @@ impl State {
         match Group::kind_of(&event) {
             None => self.stop_at(event),
             Some(GroupKind::Skip) if !self.config.note_skips => self.finish_skip(&event),
-            Some(kind) => self.queue.push(OrderingKey::of(&event, kind), origin, kind, event),
+            Some(kind) => self.work.push(OrderingKey::of(&event, kind), origin, kind, event),
         }
     }
 
@@ -268,17 +229,13 @@ impl State {
     }
 
     fn on_replied(&mut self, session: SessionId, lane: Lane, groups: Vec<(Group, GroupReply)>) {
-        if !self.current_session(session) {
+        if !self.sessions.is_current(session) {
             // The session is gone, and with it the keys, counts and weight of its groups.
             return;
         }
-        let in_flight = match lane {
-            Lane::Fast => &mut self.fast_in_flight,
-            Lane::Slow => &mut self.slow_in_flight,
-        };
-        *in_flight = in_flight.saturating_sub(1);
+        self.work.answered(lane);
         for (group, reply) in groups {
-            self.weight_in_flight = self.weight_in_flight.saturating_sub(group.weight());
+            self.work.came_back(&group);
             self.settle(session, lane, group, reply);
         }
     }
@@ -303,22 +260,26 @@ impl State {
                 self.discard(group);
                 self.halt(&name, reason, Some(fault), Some(at));
             }
-            GroupReply::Refused if reading => self.to_read.push_back(group),
-            GroupReply::Unsettled if reading => self.to_resolve.push_back(group),
+            GroupReply::Refused if reading => self.work.read(group),
+            GroupReply::Unsettled if reading => self.work.resolve(group),
             GroupReply::Refused | GroupReply::Unsettled => self.discard(group),
         }
     }
 
-    /// Every event has its outcome.
+    /// Every event has its outcome. A lane that does not give one for each would let records pass
+    /// without an outcome: the process ends instead (INV-5).
     fn finish(&mut self, group: Group, verdicts: &[Verdict], gap: i64) {
-        debug_assert_eq!(verdicts.len(), group.events.len(), "one verdict an event (INV-5)");
-        if !self.failing.is_empty() {
-            self.failing.remove(&group.order);
+        if verdicts.len() != group.events.len() {
+            self.discard(group);
+            let fault = Fault::new(FaultKind::Bug("a lane did not give one verdict per event"));
+            self.out.push(Action::Stop(fault));
+            return;
         }
+        self.patience.finished(&group.order);
         if let GroupKind::Write(route) = group.kind
             && verdicts.contains(&Verdict::Applied)
         {
-            self.succeeded.insert(route, self.now);
+            self.patience.succeeded(route, self.now);
         }
         if let Some(partition) = self.partitions.get_mut(&group.origin.partition) {
             for event in &group.events {
@@ -348,17 +309,17 @@ impl State {
 
     /// The group leaves memory; its key may give the next one.
     fn discard(&mut self, group: Group) {
-        self.queue.release(&group.order);
-        self.free(group.weight());
+        let weight = self.work.discard(group);
+        self.free(weight);
     }
 
     fn on_advanced(&mut self, session: SessionId, streams: &[StreamId]) {
-        if !self.current_session(session) {
+        if !self.sessions.is_current(session) {
             return;
         }
-        let Some(advancing) = self.advancing.take() else { return };
+        let Some(sent) = self.barrier.answered() else { return };
         let mut mirrored = Vec::new();
-        for (name, generation, stream, next) in advancing.sent {
+        for Sent { partition: name, generation, stream, next } in sent {
             let Some(partition) = self.current(&name, generation) else { continue };
             if !streams.contains(&stream) {
                 self.fence(&name);
@@ -372,7 +333,7 @@ impl State {
             self.out.push(Action::Report(Report::Advanced { partition: name, next }));
         }
         if !mirrored.is_empty() {
-            self.failed_opens = 0;
+            self.sessions.advanced();
             self.out.push(Action::Mirror(mirrored));
         }
     }

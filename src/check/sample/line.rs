@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::lanes::slow::rehearse::{Ending, Rehearsed};
 use crate::route::{Column, CompiledAction, Plan, Target};
 use crate::store::counts::TableRows;
-use pgsluice_core::event::{Change, Content, Event, RouteId};
+use pgsluice_core::event::{Content, Event, LedgerEffect, RouteId, RowAction};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::verdict::{Reason, Verdict};
 
@@ -163,7 +163,7 @@ pub(super) fn said(explained: &Explained<'_>, event: &Event) -> Sampled {
             index: (usize::from(id.0) < config.routes.len()).then_some(id.0),
             name: plan.route(id).name.to_string(),
             kind: kind(&plan.route(id).action),
-            table: target(&plan.route(id).action).map(full_name),
+            table: plan.route(id).action.target().map(full_name),
         }),
         verdict: NOT_TRIED,
         reason: None,
@@ -265,41 +265,28 @@ fn kind(action: &CompiledAction) -> &'static str {
     }
 }
 
-fn target(action: &CompiledAction) -> Option<&Target> {
-    match action {
-        CompiledAction::Upsert(target) | CompiledAction::Delete(target) => Some(target),
-        CompiledAction::Skip | CompiledAction::Unusable | CompiledAction::Document { .. } => None,
-    }
-}
-
 fn full_name(target: &Target) -> String {
     format!("{}.{}", target.schema, target.table)
 }
 
 /// What the event's statement writes beside the ledger.
 fn written(plan: &Plan, event: &Event) -> Option<Written> {
-    let Content::Write(write) = &event.content else { return None };
-    let action = &plan.route(write.route).action;
-    let operation = match (action, &write.change) {
-        (CompiledAction::Document { merge: true }, Change::Document(_)) => "merge document",
-        (_, Change::Document(_)) => "replace document",
-        (CompiledAction::Document { .. }, Change::Delete { .. }) => "delete document",
-        (_, Change::Upsert { .. }) => "upsert",
-        (_, Change::Delete { columns, .. }) if columns.is_empty() => "delete",
-        (_, Change::Delete { .. }) => "update",
+    let write = event.write()?;
+    let target = plan.route(write.route).action.target();
+    let row = write.rows.first();
+    let operation = match (row.map(|row| row.action), &write.ledger) {
+        (Some(RowAction::Upsert), _) => "upsert",
+        (Some(RowAction::Remove), _) => "delete",
+        (Some(RowAction::Mark), _) => "update",
+        (None, LedgerEffect::Merge(_)) => "merge document",
+        (None, LedgerEffect::Clear) => "delete document",
+        (None, LedgerEffect::Set(_) | LedgerEffect::Keep) => "replace document",
     };
-    let target = target(action);
-    let columns = match (target, &write.change) {
-        (
-            Some(target),
-            Change::Upsert { columns: values, .. } | Change::Delete { columns: values, .. },
-        ) => {
-            let given = target.columns.iter().zip(values).filter(|(_, value)| value.is_some());
-            let name = |column: &Column| column.name.clone();
-            target.key.iter().map(name).chain(given.map(|(column, _)| name(column))).collect()
-        }
-        _ => Vec::new(),
-    };
+    let columns = target.zip(row).map_or_else(Vec::new, |(target, row)| {
+        let given = target.columns.iter().zip(&row.columns).filter(|(_, value)| value.is_some());
+        let name = |column: &Column| column.name.clone();
+        target.key.iter().map(name).chain(given.map(|(column, _)| name(column))).collect()
+    });
     Some(Written { operation, table: target.map(full_name), columns })
 }
 

@@ -14,8 +14,8 @@ use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
 use crate::route::decoder::Decoder;
 use pgsluice_core::event::{Event, RouteId};
+use pgsluice_core::fault::PollFault;
 use pgsluice_core::record::{Generation, StreamId};
-use pgsluice_core::source::PollFault;
 
 use super::{From, Stretch, Wanted};
 

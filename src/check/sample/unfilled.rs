@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::check::finding::Report;
 use crate::config::{Config, RouteAction};
 use crate::route::{CompiledAction, Plan};
-use pgsluice_core::event::{Change, Content, Event, RouteId};
+use pgsluice_core::event::{Event, RouteId, RowAction};
 
 /// What the upserts of a sample brought for each column of their route.
 #[derive(Debug, Default)]
@@ -24,8 +24,9 @@ struct Route {
 impl Seen {
     /// Takes an event into account.
     pub(super) fn note(&mut self, event: &Event) {
-        let Content::Write(write) = &event.content else { return };
-        let Change::Upsert { columns, .. } = &write.change else { return };
+        let Some(write) = event.write() else { return };
+        let upsert = write.rows.iter().find(|row| row.action == RowAction::Upsert);
+        let Some(columns) = upsert.map(|row| &row.columns) else { return };
         let route = self.0.entry(write.route).or_default();
         route.upserts += 1;
         route.found.resize(columns.len(), false);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use humantime::format_duration;
 use regex::Regex;
 
-use super::section::Section;
-use crate::config::{Config, OnGap, VersionSource, properties};
+use super::reader::Section;
+use crate::config::{ClientLibrary, Config, OnGap, VersionSource};
 
 /// librdkafka's defaults of the timings that settings are compared with, in milliseconds.
 const SESSION_TIMEOUT: (&str, u64) = ("session.timeout.ms", 45_000);
@@ -14,13 +14,17 @@ const HEARTBEAT: (&str, u64) = ("heartbeat.interval.ms", 3_000);
 const POLL_INTERVAL: (&str, u64) = ("max.poll.interval.ms", 300_000);
 
 /// Notes every contradiction.
-pub(in crate::config) fn check(config: &Config, root: &mut Section<'_>) {
+pub(in crate::config) fn check(
+    config: &Config,
+    root: &mut Section<'_>,
+    library: &dyn ClientLibrary,
+) {
     dead_letter_topics(config, root);
     topics(config, root);
     memory(config, root);
     group_timing(config, root);
     lock_timing(config, root);
-    clients(config, root);
+    clients(config, root, library);
     if config.group.on_gap == OnGap::Park && config.decode.version == VersionSource::None {
         root.table("group").problem(
             "on_gap",
@@ -147,16 +151,18 @@ fn group_timing(config: &Config, root: &mut Section<'_>) {
     }
 }
 
-/// What only librdkafka knows of its properties; asked where nothing else is wrong with them.
-fn clients(config: &Config, root: &mut Section<'_>) {
+/// What only the client library knows of its properties; asked where nothing else is wrong with
+/// them.
+fn clients(config: &Config, root: &mut Section<'_>, library: &dyn ClientLibrary) {
     let mut kafka = root.table("kafka");
-    if !kafka.has_problems()
-        && let Some((name, why)) = properties::together(&config.kafka)
-    {
+    if kafka.has_problems() {
+        return;
+    }
+    if let Err(refused) = library.accepts_together(&config.kafka) {
         let properties = kafka.table("properties");
-        match name {
-            Some(name) => properties.problem(name, why),
-            None => properties.problem_here(why),
+        match refused.property {
+            Some(name) => properties.problem(&name, refused.why),
+            None => properties.problem_here(refused.why),
         }
     }
 }

@@ -1,21 +1,26 @@
 //! Layers the sources and reads every section; all problems come back together.
 
 mod contradiction;
+pub(in crate::config) mod file;
 pub(in crate::config) mod layer;
 pub(in crate::config) mod near;
-pub(in crate::config) mod section;
+pub(in crate::config) mod problem;
+pub(in crate::config) mod reader;
 pub(in crate::config) mod units;
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::kafka::{KafkaConfig, cannot_read};
+use crate::config::section::route;
 use crate::config::{
-    AdminConfig, BatchConfig, Config, DeadLetterConfig, DecodeConfig, GroupConfig, LimitsConfig,
-    LogConfig, NotificationConfig, OnUnmatched, PostgresConfig, RetryConfig, ShutdownConfig, route,
+    AdminConfig, BatchConfig, ClientLibrary, Config, DeadLetterConfig, DecodeConfig, GroupConfig,
+    KafkaConfig, LimitsConfig, LogConfig, NotificationConfig, OnUnmatched, PostgresConfig,
+    RetryConfig, ShutdownConfig,
 };
+use file::cannot_read;
 use layer::{ENV_PREFIX, Layer, Place, SyntaxError, variable_meant};
-use section::{Collector, ConfigProblem, ConfigProblems, Section};
+use problem::{Collector, ConfigProblem, ConfigProblems};
+use reader::Section;
 
 /// Every key with its default and a comment: the manual, and the first layer.
 pub const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
@@ -23,13 +28,14 @@ pub const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
 /// Loads the configuration: the defaults, then the file if there is one, then the variables that
 /// start with `PGSLUICE__`. Lists in variables are separated by commas.
 ///
-/// Needs no network. Reads the files that secrets are given by, to prove that they can be read.
+/// `library` judges `[kafka.properties]`. Needs no network. Reads the files that secrets are given by, to prove that they can be read.
 ///
 /// # Errors
 /// Every problem found, each with its key and the line or variable it comes from.
 pub fn load(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
+    library: &dyn ClientLibrary,
 ) -> Result<Config, ConfigProblems> {
     let defaults = Layer::from_defaults(DEFAULT_TOML).map_err(|errors| syntax(None, errors))?;
     let sections = defaults.sections();
@@ -51,7 +57,7 @@ pub fn load(
         ConfigProblems(vec![ConfigProblem { key: String::new(), place: None, message }])
     })?;
     let collector = Collector::new(path);
-    let config = read(&layered.cache, &collector);
+    let config = read(&layered.cache, &collector, library);
     let mut problems = collector.into_problems();
     problems.extend(strays);
     if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
@@ -115,7 +121,7 @@ fn syntax(path: Option<&Path>, errors: Vec<SyntaxError>) -> ConfigProblems {
     ConfigProblems(errors.into_iter().map(problem).collect())
 }
 
-fn read(root: &config::Value, collector: &Collector) -> Config {
+fn read(root: &config::Value, collector: &Collector, library: &dyn ClientLibrary) -> Config {
     let mut root = Section::new(String::new(), Some(root), collector);
     let on_unmatched = [
         ("dead-letter", OnUnmatched::DeadLetter),
@@ -126,7 +132,7 @@ fn read(root: &config::Value, collector: &Collector) -> Config {
     let routes = route::read_routes(root.tables("route"), decode.format);
     let config = Config {
         on_unmatched: root.choice("on_unmatched", &on_unmatched, &[]),
-        kafka: KafkaConfig::read(root.table("kafka")),
+        kafka: KafkaConfig::read(root.table("kafka"), library),
         batch: BatchConfig::read(root.table("batch")),
         limits: LimitsConfig::read(root.table("limits")),
         decode,
@@ -140,7 +146,7 @@ fn read(root: &config::Value, collector: &Collector) -> Config {
         admin: AdminConfig::read(root.table("admin")),
         log: LogConfig::read(root.table("log")),
     };
-    contradiction::check(&config, &mut root);
+    contradiction::check(&config, &mut root, library);
     root.finish();
     config
 }

@@ -1,7 +1,7 @@
 //! What was meant by a word that is not known.
 
 /// `, did you mean …?` when one of the words is near enough.
-pub(in crate::config) fn suggestion(text: &str, words: &[&str]) -> String {
+pub(crate) fn suggestion(text: &str, words: &[&str]) -> String {
     nearest(text, words).map_or_else(String::new, |word| format!(", did you mean \"{word}\"?"))
 }
 

@@ -1,11 +1,15 @@
 //! Sizes and durations as they are written: always with their unit.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A number of bytes, written with its unit, e.g. `8MiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
+
+/// Bounds of every size that is set: one KiB to a TiB. Zero would stop everything, more is a mistake.
+pub(in crate::config) const SIZES: RangeInclusive<Bytes> = Bytes(1 << 10)..=Bytes(1 << 40);
 
 /// Units in the order in which they are tried; a longer suffix comes before its own ending.
 const UNITS: [(&str, u64); 7] = [

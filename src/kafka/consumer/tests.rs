@@ -14,12 +14,12 @@ use crate::kafka::mirror::Mirror;
 use crate::kafka::positions::Positions;
 use crate::telemetry::Telemetry;
 use pgsluice_core::event::Event;
+use pgsluice_core::fault::PollFault;
 use pgsluice_core::input::MirrorPosition;
 use pgsluice_core::position::{Committed, KafkaPosition};
 use pgsluice_core::record::{
     Anchor, Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition,
 };
-use pgsluice_core::source::PollFault;
 
 mod fixture;
 
@@ -119,6 +119,7 @@ fn a_paused_partition_goes_on_where_it_stopped() {
     running.close();
 }
 
+/// Proves INV-11.
 #[test]
 fn a_full_budget_stops_reading_until_half_of_it_is_free_and_nothing_is_lost() {
     let broker = Broker::start("poll-budget");

@@ -9,7 +9,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::refused::is_about_a_topic;
 use super::thread::{Flow, Poller};
 use crate::kafka::faults::{describe, ends_a_start, name, on_poll};
-use pgsluice_core::source::{PollEvent, PollFault};
+use pgsluice_core::fault::PollFault;
+use pgsluice_core::source::PollEvent;
 
 /// How often the slow duties are done: heartbeat, troubles, reachability.
 const ROUND: Duration = Duration::from_secs(1);

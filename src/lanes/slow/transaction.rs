@@ -13,10 +13,10 @@ use futures_util::future::{OptionFuture, join, join3};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
-use crate::lanes::statement::Statement;
 use crate::postgres::lane::prepared_on;
 use crate::sql::parameter::Parameter;
 use crate::sql::query::Query;
+use crate::sql::statement::Statement;
 use pgsluice_core::fault::{Fault, FaultKind};
 
 /// A connection whose transaction may be open. Dropped without an end it closes the connection,

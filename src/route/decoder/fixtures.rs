@@ -6,7 +6,7 @@ use serde_json::Value as Tree;
 
 use super::tests::{decoder, record};
 use super::*;
-use pgsluice_core::event::Change;
+use pgsluice_core::event::LedgerEffect;
 use pgsluice_core::record::{Header, Offset, TimestampType};
 
 const OWN: [&str; 6] =
@@ -71,7 +71,7 @@ fn assert_payload(event: &Event, expected: &Tree) {
     let Some(mut wanted) = expected.get("payload").cloned() else { return };
     wanted.as_object_mut().unwrap().retain(|name, _| !OWN.contains(&name.as_str()));
     let Content::Write(write) = &event.content else { panic!("{:?}", event.content) };
-    let Change::Document(json) = &write.change else { panic!("{:?}", write.change) };
+    let LedgerEffect::Merge(json) = &write.ledger else { panic!("{:?}", write.ledger) };
     assert_eq!(serde_json::from_str::<Tree>(&json.0).unwrap(), wanted);
 }
 
@@ -135,7 +135,7 @@ fn big_numbers_of_a_payload_survive_digit_for_digit() {
     let decoder = decoder("[decode]\nformat = \"envelope\"");
     let (record, _) = captured("odd").swap_remove(12);
     let Content::Write(write) = decoder.decode(record).content else { panic!() };
-    let Change::Document(json) = write.change else { panic!() };
+    let LedgerEffect::Merge(json) = write.ledger else { panic!() };
     let numbers = "[9223372036854775808,18446744073709551616,123456789012345678901234567890,\
                    1e400,-0,-0.0,0.100000000000000000000000000001,1E-400,1.0,9007199254740993]";
     assert_eq!(&*json.0, format!("{{\"n\":{numbers}}}"));

@@ -3,8 +3,9 @@ use std::io::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Column, ColumnType, CompiledAction, CompiledRoute, Target};
-use pgsluice_core::event::{Change, Json, RouteId, Value, Write};
+use crate::route::{Column, CompiledAction, CompiledRoute, Target};
+use crate::sql::column_type::ColumnType;
+use pgsluice_core::event::{Json, LedgerEffect, RouteId, RowAction, RowWrite, Value, Write};
 use pgsluice_core::record::{Generation, Header, Offset, TimestampType, TopicPartition};
 
 const ENVELOPE: &str = "[decode]\nformat = \"envelope\"\n";
@@ -20,7 +21,7 @@ fn config(text: &str) -> Config {
         ("PGSLUICE__POSTGRES__URL", "postgres://u@localhost/d"),
     ];
     let env = required.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    crate::config::load(Some(file.path()), env).unwrap()
+    crate::config::load(Some(file.path()), env, &crate::config::AnyProperty).unwrap()
 }
 
 fn column(name: &str, ty: ColumnType) -> Column {
@@ -92,11 +93,28 @@ fn aggregate(event: &Event) -> Option<(&str, &str)> {
     event.envelope.aggregate.as_ref().map(|key| (&*key.aggregate_type, &*key.id))
 }
 
-fn change(event: &Event) -> &Change {
+/// What the event writes, beside the route.
+fn written(event: &Event) -> (&LedgerEffect, &[RowWrite]) {
     match &event.content {
-        Content::Write(write) => &write.change,
+        Content::Write(write) => (&write.ledger, &write.rows),
         other => panic!("{other:?}"),
     }
+}
+
+/// What becomes of the state, by an event that writes nothing else.
+fn state(event: &Event) -> &LedgerEffect {
+    let (ledger, rows) = written(event);
+    assert!(rows.is_empty(), "{rows:?}");
+    ledger
+}
+
+fn write(route: u16, ledger: LedgerEffect, row: Option<RowWrite>) -> Content {
+    let rows = row.into_iter().collect();
+    Content::Write(Write { route: RouteId(route), ledger, rows })
+}
+
+fn row(action: RowAction, columns: &[Option<Value>]) -> Option<RowWrite> {
+    Some(RowWrite { action, key: Box::new([text("c-1")]), columns: columns.into() })
 }
 
 fn poisoned(event: &Event) -> (Reason, Option<&str>) {
@@ -106,12 +124,12 @@ fn poisoned(event: &Event) -> (Reason, Option<&str>) {
     }
 }
 
-fn document(text: &str) -> Change {
-    Change::Document(Json(text.into()))
+fn replaced(text: &str) -> LedgerEffect {
+    LedgerEffect::Set(Json(text.into()))
 }
 
-fn deletion(key: &[Value]) -> Change {
-    Change::Delete { key: key.into(), columns: Box::default() }
+fn merged(text: &str) -> LedgerEffect {
+    LedgerEffect::Merge(Json(text.into()))
 }
 
 fn text(text: &str) -> Value {
@@ -137,7 +155,7 @@ fn renamed(member: &str, value: &str) -> String {
 #[test]
 fn plain_takes_any_json_as_the_state_of_its_key() {
     let event = decode("", "c-1", " [1.10, {\"a\":1e400}]\n");
-    assert_eq!(change(&event), &document("[1.10, {\"a\":1e400}]"));
+    assert_eq!(state(&event), &replaced("[1.10, {\"a\":1e400}]"));
     assert_eq!(aggregate(&event), Some(("t", "c-1")));
     assert_eq!(event.envelope.event_id.as_deref(), Some("t/3/7"));
     assert_eq!(event.envelope.event_type.as_deref(), Some("record"));
@@ -167,8 +185,8 @@ fn plain_keys_name_their_aggregate_in_one_way() {
 
 #[test]
 fn a_plain_tombstone_deletes_and_a_null_key_has_nothing_to_delete() {
-    assert_eq!(change(&tombstone("", "c-1")), &deletion(&[]));
-    assert_eq!(change(&decode("", "c-1", " null ")), &deletion(&[]));
+    assert_eq!(state(&tombstone("", "c-1")), &LedgerEffect::Clear);
+    assert_eq!(state(&decode("", "c-1", " null ")), &LedgerEffect::Clear);
     let nothing = decoder("").decode(record(None, None));
     assert_eq!(nothing.content, Content::Skip(Reason::Tombstone));
     let skip = tombstone("[decode]\ntombstone = \"skip\"", "c-1");
@@ -200,7 +218,7 @@ fn a_value_that_does_not_decode_still_parks_the_aggregate_of_its_key() {
 #[test]
 fn an_envelope_is_taken_apart() {
     let event = decode(ENVELOPE, "ignored", RENAMED);
-    assert_eq!(change(&event), &document("{\"n\":5}"));
+    assert_eq!(state(&event), &merged("{\"n\":5}"));
     assert_eq!(aggregate(&event), Some(("Customer", "c-1")));
     assert_eq!(event.envelope.version.map(|v| v.0), Some(2));
     assert_eq!(event.envelope.time, Some("2026-03-01T10:15:30Z".parse().unwrap()));
@@ -284,7 +302,7 @@ fn versions_and_nonces_are_whole_numbers_from_anywhere() {
 fn a_configured_payload_is_taken_whole() {
     let fields = format!("{ENVELOPE}[decode.fields]\npayload = \"value:/data\"");
     let data = renamed("data", "{\"eventType\":\"kept\"}");
-    assert_eq!(change(&decode(&fields, "c-1", &data)), &document("{\"eventType\":\"kept\"}"));
+    assert_eq!(state(&decode(&fields, "c-1", &data)), &merged("{\"eventType\":\"kept\"}"));
     for (value, reason) in [("", Reason::FieldMissing), ("[1]", Reason::JsonShape)] {
         let event = decode(&fields, "c-1", &renamed("data", value));
         assert_eq!(poisoned(&event), (reason, Some("payload")));
@@ -317,20 +335,18 @@ columns = { n = "payload:/n" }
 #[test]
 fn the_first_route_that_matches_wins() {
     let upsert = decode(ROUTES, "c-1", RENAMED);
-    let columns: Box<[_]> = Box::new([Some(Value::Int(5))]);
-    let change = Change::Upsert { key: Box::new([text("c-1")]), columns };
-    assert_eq!(upsert.content, Content::Write(Write { route: RouteId(2), change }));
+    let columns = [Some(Value::Int(5))];
+    assert_eq!(upsert.content, write(2, LedgerEffect::Keep, row(RowAction::Upsert, &columns)));
 
     let removed = decode(ROUTES, "c-1", &renamed("eventType", "\"Removed\""));
-    let columns: Box<[_]> = Box::new([Some(Value::Bool(false))]);
-    let change = Change::Delete { key: Box::new([text("c-1")]), columns };
-    assert_eq!(removed.content, Content::Write(Write { route: RouteId(0), change }));
+    let columns = [Some(Value::Bool(false))];
+    assert_eq!(removed.content, write(0, LedgerEffect::Clear, row(RowAction::Mark, &columns)));
 }
 
 #[test]
 fn columns_are_left_alone_set_to_null_or_poison() {
-    let columns = |value: &str| match change(&decode(ROUTES, "c-1", &renamed("n", value))) {
-        Change::Upsert { columns, .. } => columns[0].clone(),
+    let columns = |value: &str| match written(&decode(ROUTES, "c-1", &renamed("n", value))) {
+        (LedgerEffect::Keep, [row]) => row.columns[0].clone(),
         other => panic!("{other:?}"),
     };
     assert_eq!(columns(""), None);
@@ -350,15 +366,14 @@ fn columns_are_left_alone_set_to_null_or_poison() {
 fn automatic_columns_are_the_members_of_their_names() {
     let auto = ROUTES.replace("{ n = \"payload:/n\" }", "\"auto\"");
     let event = decode(&auto, "c-1", RENAMED);
-    let Change::Upsert { columns, .. } = change(&event) else { panic!() };
-    assert_eq!(**columns, [Some(Value::Int(5))]);
+    let (LedgerEffect::Keep, [row]) = written(&event) else { panic!() };
+    assert_eq!(*row.columns, [Some(Value::Int(5))]);
 }
 
 #[test]
 fn a_tombstone_deletes_through_the_route_it_can_match() {
     let event = tombstone(ROUTES, "c-1");
-    let change = deletion(&[text("c-1")]);
-    assert_eq!(event.content, Content::Write(Write { route: RouteId(2), change }));
+    assert_eq!(event.content, write(2, LedgerEffect::Clear, row(RowAction::Remove, &[])));
 }
 
 #[test]
@@ -400,7 +415,7 @@ fn a_record_from_beyond_the_calendar_is_read_and_has_no_time() {
         record.timestamp = timestamp;
         let event = decoder(config).decode(record);
         assert_eq!(event.envelope.time, None, "{timestamp:?}");
-        assert_eq!(*change(&event), document("{}"), "{timestamp:?}");
+        assert_eq!(*state(&event), replaced("{}"), "{timestamp:?}");
     }
 }
 

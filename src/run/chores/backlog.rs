@@ -22,6 +22,8 @@ const LONGEST: Duration = Duration::from_secs(10 * 60);
 pub(in crate::run) struct Counting {
     /// Where the session lies.
     pub(in crate::run) desk: watch::Receiver<Desk<Session>>,
+    /// The sink's name.
+    pub(in crate::run) sink: String,
     pub(in crate::run) telemetry: Telemetry,
     /// Letters have a topic to go to: otherwise all of them stay unpublished, as configured.
     pub(in crate::run) publishes: bool,
@@ -41,7 +43,7 @@ impl Counting {
                 }
                 continue;
             };
-            match backlog::count(&session, shown).await {
+            match backlog::count(&session, &self.sink, shown).await {
                 Ok(found) => {
                     shown = Some(found);
                     wait = INTERVAL;

@@ -3,12 +3,36 @@
 //! Every statement that applies something begins with [`moved`], and whatever else it does selects
 //! from it. When the ledger refuses, nothing else runs: no trigger, no constraint, no write.
 
-use crate::lanes::statement::{Effect, Guard, Layout};
 use crate::sql::binder::{Bind, Binder, Extent, Slot};
+use crate::sql::name::Schema;
+use pgsluice_core::event::LedgerEffect;
+
+/// What an existing ledger row has to fulfil.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// First attempt: position and version decide, in SQL.
+    First,
+    /// Slow lane: the row stands where it stood when it was judged.
+    Seen,
+}
+
+/// The part of the configuration that texts depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout<'a> {
+    /// Where pgsluice's own tables are.
+    pub schema: &'a Schema,
+    /// `on_gap = "park"`: a group after missing versions is refused.
+    pub park_gaps: bool,
+}
 
 /// The first common table expression of every statement: moves the ledger row of each group, and
 /// returns the rows that moved, with the versions that were missing.
-pub fn moved(layout: &Layout<'_>, effect: Effect, guard: Guard, b: &mut Binder) -> String {
+pub fn moved(
+    layout: &Layout<'_>,
+    effect: LedgerEffect<()>,
+    guard: Guard,
+    b: &mut Binder,
+) -> String {
     let table = layout.schema.table("aggregate_t");
     let row = Row::new(effect, b);
     let letters = letters(layout, guard, b);
@@ -60,7 +84,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(effect: Effect, b: &mut Binder) -> Self {
+    fn new(effect: LedgerEffect<()>, b: &mut Binder) -> Self {
         let deleted = if effect.deletes() { "true" } else { "false" };
         let mut columns = String::from(
             r#"sink, aggregate_type, aggregate_id, version, event_id, stream, "offset", deleted"#,
@@ -77,18 +101,18 @@ impl Row {
         ]
         .join(", ");
         let state = match effect {
-            Effect::Replace => Some("excluded.state"),
+            LedgerEffect::Set(()) => Some("excluded.state"),
             // What `jsonb` concatenation means for two objects; anything else replaces. A
             // deleted row has no state, so there is nothing to merge with.
-            Effect::Merge => Some(
+            LedgerEffect::Merge(()) => Some(
                 "case when pg_catalog.jsonb_typeof(t.state) = 'object' \
                  and pg_catalog.jsonb_typeof(excluded.state) = 'object' \
                  then t.state || excluded.state else excluded.state end",
             ),
-            Effect::Erase | Effect::Remove | Effect::Mark => Some("null"),
-            Effect::Upsert => None,
+            LedgerEffect::Clear => Some("null"),
+            LedgerEffect::Keep => None,
         };
-        if matches!(effect, Effect::Replace | Effect::Merge) {
+        if effect.state().is_some() {
             columns.push_str(", state");
             values.push_str(", ");
             values.push_str(&b.group(Slot::State, Bind::Jsonb));

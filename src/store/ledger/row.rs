@@ -6,7 +6,7 @@ use crate::sql::binder::Bind;
 use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::{Query, column};
-use crate::store::stream::SinkId;
+use crate::store::sink::SinkId;
 use pgsluice_core::event::{AggregateKey, AggregateVersion, Event};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::record::{Offset, RecordId, StreamId};

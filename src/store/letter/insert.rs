@@ -9,7 +9,7 @@ use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::{Columns, Query, column};
 use crate::store::notification::Trouble;
-use crate::store::stream::SinkId;
+use crate::store::sink::SinkId;
 use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::record::{Header, Offset, StreamId};

@@ -71,7 +71,7 @@ metrics! {
     RECORDS: Counter "pgsluice_records_total", &["topic", "partition", "verdict"],
         "Records that reached their outcome";
     VERSION_GAPS: Counter "pgsluice_version_gaps_total", PARTITION,
-        "Groups that were applied although versions were missing before them";
+        "Groups that were applied although versions were missing before one of their events";
     FRESHNESS: Histogram(DELAY) "pgsluice_freshness_seconds", NONE,
         "From the time of an event (where it has none: the record's timestamp) to its outcome being \
          durable; a sample: the last record that each poll brought of a partition";

@@ -61,7 +61,7 @@ impl PartitionMetrics {
             .inc_by(count);
     }
 
-    /// A group was applied although versions were missing before it.
+    /// A group was applied although versions were missing before one of its events.
     pub fn version_gap(&self, partition: &TopicPartition) {
         let number = partition.partition.to_string();
         self.version_gaps.with_label_values(&[&*partition.topic, &*number]).inc();

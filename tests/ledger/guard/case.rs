@@ -1,14 +1,14 @@
 //! Ledger rows and groups at random. The numbers are small, so that they meet often; a few are at
 //! the far end of a `bigint`.
 
-use pgsluice_core::event::{AggregateKey, Change, Event, Json, Value};
+use pgsluice_core::event::{AggregateKey, Event, Json, LedgerEffect, RowAction, Value};
 use pgsluice_core::record::{Offset, RecordId, StreamId};
 use pgsluice_core::verdict::{GapPolicy, LedgerRow};
 use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::*;
 
-use crate::fixture::{change, event};
+use crate::fixture::{row, writes};
 
 /// What the group writes beside the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,10 @@ pub(super) struct Case {
 }
 
 impl Case {
+    /// Type and id only together are an aggregate: two cases share each id.
     pub(super) fn aggregate(number: i64) -> AggregateKey {
-        AggregateKey { aggregate_type: "Customer".into(), id: number.to_string().into() }
+        let aggregate_type = if number % 2 == 0 { "Customer" } else { "Order" };
+        AggregateKey { aggregate_type: aggregate_type.into(), id: (number / 2).to_string().into() }
     }
 
     pub(super) fn stream(number: i64, place: Place) -> StreamId {
@@ -93,22 +95,16 @@ impl Case {
     pub(super) fn events(&self, number: i64) -> Vec<Event> {
         let last = self.events.len() - 1;
         let events = self.events.iter().enumerate().map(|(at, incoming)| {
-            let offset = incoming.offset;
-            let content = match self.route {
-                _ if self.deletes && at == last => Change::Delete {
-                    key: match self.route {
-                        Route::Document => Box::default(),
-                        Route::Table => Box::new([Value::Int(number)]),
-                    },
-                    columns: Box::default(),
-                },
-                Route::Document => Change::Document(Json(offset.to_string().into())),
-                Route::Table => Change::Upsert {
-                    key: Box::new([Value::Int(number)]),
-                    columns: Box::new([Some(Value::Int(offset))]),
-                },
+            let (offset, version) = (incoming.offset, incoming.version);
+            let columns = [Some(Value::Int(offset))];
+            let mut event = match (self.route, self.deletes && at == last) {
+                (Route::Document, true) => writes(offset, version, LedgerEffect::Clear),
+                (Route::Document, false) => {
+                    writes(offset, version, LedgerEffect::Set(Json(offset.to_string().into())))
+                }
+                (Route::Table, true) => row(offset, version, RowAction::Remove, number, &[]),
+                (Route::Table, false) => row(offset, version, RowAction::Upsert, number, &columns),
             };
-            let mut event = event(offset, incoming.version, change(content));
             event.envelope.event_id = Some(format!("e{}", incoming.id).into());
             event.envelope.aggregate = Some(Self::aggregate(number));
             event

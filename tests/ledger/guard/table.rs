@@ -6,22 +6,36 @@ use std::fmt::Write as _;
 
 use futures_util::future::join_all;
 use pgsluice::lanes::group_move::{GroupMove, bind};
-use pgsluice::lanes::statement::{Effect, Guard, Notify, Shape, Statements};
-use pgsluice::route::fold::fold;
-use pgsluice::route::{Column, ColumnType, CompiledAction, Target};
+use pgsluice::lanes::statement::{Shape, Statements};
+use pgsluice::route::fold::{FoldedRow, fold};
+use pgsluice::route::{Column, Target};
 use pgsluice::sql::binder::Extent;
+use pgsluice::sql::column_type::ColumnType;
 use pgsluice::sql::name::Schema;
-use pgsluice_core::event::{AggregateVersion, Event, RouteId};
+use pgsluice::store::ledger::Guard;
+use pgsluice::store::notification::Notify;
+use pgsluice_core::event::{AggregateVersion, Event, LedgerEffect, RouteId, RowAction};
 use pgsluice_core::record::{Offset, RecordId, StreamId};
 use pgsluice_core::verdict::{GapPolicy, LedgerRow};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::case::{Case, Place, Route};
-use crate::fixture::{DOCUMENT, Fixture};
+use crate::fixture::Fixture;
 
 /// `aggregate_t.gap` before anything moves.
 const GAP_BEFORE: i64 = 77;
+
+/// What a group does to the ledger's row, and to the one of the target table.
+type Effect = (LedgerEffect<()>, Option<RowAction>);
+
+/// Those that a case can have.
+const EFFECTS: [Effect; 4] = [
+    (LedgerEffect::Set(()), None),
+    (LedgerEffect::Clear, None),
+    (LedgerEffect::Keep, Some(RowAction::Upsert)),
+    (LedgerEffect::Clear, Some(RowAction::Remove)),
+];
 
 /// A case with its number, and where its row stood when somebody judged it.
 #[derive(Debug)]
@@ -61,23 +75,23 @@ pub(super) struct Answer {
 pub(super) struct Table {
     fixture: Fixture,
     statements: Statements,
-    upsert: CompiledAction,
+    target: Target,
     next: Cell<i64>,
 }
 
 impl Table {
     pub(super) fn new(name: &str, gaps: GapPolicy) -> Self {
         let column = |name: &str| Column { name: name.into(), ty: ColumnType::Int8 };
-        let upsert = CompiledAction::Upsert(Target {
+        let target = Target {
             schema: "public".into(),
             table: "target".into(),
             key: vec![column("id")],
             columns: vec![column("by")],
-        });
+        };
         let fixture = Fixture::new(name, vec![]);
         fixture.database.execute("create table target (id bigint primary key, by bigint)");
         let statements = Statements::new(Schema::new("pgsluice"), gaps == GapPolicy::Park);
-        Self { fixture, statements, upsert, next: Cell::new(1) }
+        Self { fixture, statements, target, next: Cell::new(1) }
     }
 
     /// The cases with numbers that were never used before.
@@ -112,26 +126,29 @@ impl Table {
         })
     }
 
-    fn action(&self, route: Route) -> &CompiledAction {
+    fn target(&self, route: Route) -> Option<&Target> {
         match route {
-            Route::Document => &DOCUMENT,
-            Route::Table => &self.upsert,
+            Route::Document => None,
+            Route::Table => Some(&self.target),
         }
     }
 
     /// The inserts that make the cases.
     fn rows(&self, cases: &[Given<'_>]) -> String {
-        let sink = self.fixture.session.sink.0;
+        let sink = self.fixture.context.sink.0;
         let mut text = String::new();
         for Given { number, case, .. } in cases {
+            let aggregate = Case::aggregate(*number);
             if let (Some(stored), Some(row)) = (&case.row, case.ledger_row(*number)) {
                 let null = || "null".to_owned();
                 writeln!(
                     text,
                     "insert into pgsluice.aggregate_t (sink, aggregate_type, aggregate_id, version,
                        event_id, stream, \"offset\", gap, deleted, parked_at, updated_at, state)
-                     values ({sink}, 'Customer', '{number}', {}, {}, {}, {}, {GAP_BEFORE}, {}, {},
+                     values ({sink}, '{}', '{}', {}, {}, {}, {}, {GAP_BEFORE}, {}, {},
                        '2020-01-01Z', {});",
+                    aggregate.aggregate_type,
+                    aggregate.id,
                     stored.version.map_or_else(null, |version| version.to_string()),
                     stored.event_id.map_or_else(null, |id| format!("'e{id}'")),
                     row.position.stream.0,
@@ -164,7 +181,10 @@ impl Table {
     async fn look(&self, cases: &[Given<'_>]) -> Vec<Image> {
         let client = self.fixture.session.lane().client();
         let numbers: Vec<i64> = cases.iter().map(|given| given.number).collect();
-        let sink = self.fixture.session.sink.0;
+        let keys: Vec<_> = numbers.iter().map(|number| Case::aggregate(*number)).collect();
+        let types: Vec<&str> = keys.iter().map(|key| &*key.aggregate_type).collect();
+        let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
+        let sink = self.fixture.context.sink.0;
         let rows = client
             .query(
                 r#"select a.version, a.event_id, a.stream, a."offset", a.deleted,
@@ -176,18 +196,18 @@ impl Table {
                        (select jsonb_agg(n order by n.stream, n."offset")
                         from pgsluice.notification_t as n
                         where n.stream between c.number * 3 and c.number * 3 + 2))
-                   from unnest($1::bigint[]) with ordinality as c(number, at)
+                   from unnest($1::bigint[], $2::text[], $3::text[])
+                     with ordinality as c(number, type, id, at)
                    left join lateral (
-                     select * from pgsluice.aggregate_t as a where a.sink = $2
-                     and a.aggregate_type = 'Customer' and a.aggregate_id = c.number::text
-                     limit 1) as a on true
+                     select * from pgsluice.aggregate_t as a where a.sink = $4
+                     and a.aggregate_type = c.type and a.aggregate_id = c.id limit 1) as a on true
                    left join target as t on t.id = c.number
                    cross join lateral (
                      select jsonb_agg(d order by d.stream, d."offset")::text as letters
                      from pgsluice.dead_letter_t as d
                      where d.stream between c.number * 3 and c.number * 3 + 2) as l
                    order by c.at"#,
-                &[&numbers, &sink],
+                &[&numbers, &types, &ids, &sink],
             )
             .await
             .unwrap();
@@ -204,7 +224,7 @@ impl Table {
     ) -> Result<Vec<Option<i64>>, String> {
         let statements: Vec<Vec<&Given<'_>>> = match extent {
             Extent::Event | Extent::Group => cases.iter().map(|given| vec![given]).collect(),
-            Extent::Chunk => [Effect::Replace, Effect::Erase, Effect::Upsert, Effect::Remove]
+            Extent::Chunk => EFFECTS
                 .map(|effect| cases.iter().filter(|given| self.effect(given) == effect).collect())
                 .into_iter()
                 .filter(|chunk: &Vec<_>| !chunk.is_empty())
@@ -222,16 +242,17 @@ impl Table {
     }
 
     fn effect(&self, given: &Given<'_>) -> Effect {
-        self.move_of(given).folded.effect
+        let folded = self.move_of(given).folded;
+        (folded.ledger.kind(), folded.row.map(|row| row.action))
     }
 
     fn move_of<'g>(&self, given: &'g Given<'_>) -> GroupMove<'g> {
-        let changes = given.events.iter().map(|e| pgsluice_core::group::Group::change(e).unwrap());
+        let writes = given.events.iter().map(|event| event.write().unwrap());
         GroupMove {
             aggregate: given.events[0].envelope.aggregate.as_ref().unwrap(),
             stream: Case::stream(given.number, Place::Here),
             events: &given.events,
-            folded: fold(self.action(given.case.route), changes).unwrap(),
+            folded: fold(self.target(given.case.route), writes).unwrap(),
             seen: given.seen,
         }
     }
@@ -249,14 +270,14 @@ impl Table {
                 Route::Document => 0,
                 Route::Table => 1,
             }),
-            effect: moves[0].folded.effect,
-            present: moves[0].folded.present(),
+            ledger: moves[0].folded.ledger.kind(),
+            row: moves[0].folded.row.as_ref().map(FoldedRow::shape),
             extent,
             guard,
             notify: Notify::Row { context: false, json: false },
         };
-        let statement = self.statements.of(self.action(chunk[0].case.route), shape);
-        let parameters = bind(&statement, self.fixture.session.sink, &moves);
+        let statement = self.statements.of(self.target(chunk[0].case.route), shape);
+        let parameters = bind(&statement, self.fixture.context.sink, &moves);
         let parameters: Vec<&(dyn ToSql + Sync)> =
             parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();
         let lane = self.fixture.session.lane();

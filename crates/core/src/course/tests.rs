@@ -1,6 +1,7 @@
 use super::*;
 use crate::event::{
-    AggregateKey, AggregateVersion, Change, Envelope, Json, Poison, RouteId, Write as EventWrite,
+    AggregateKey, AggregateVersion, Envelope, Json, LedgerEffect, Poison, RouteId,
+    Write as EventWrite,
 };
 use crate::fault::{FaultKind, SqlState};
 use crate::record::{Generation, Record, TimestampType, TopicPartition};
@@ -30,8 +31,9 @@ fn event(offset: i64, version: i64, content: Content) -> Event {
 }
 
 pub(super) fn write(offset: i64, version: i64) -> Event {
-    let change = Change::Document(Json("{}".into()));
-    event(offset, version, Content::Write(EventWrite { route: RouteId(0), change }))
+    let ledger = LedgerEffect::Set(Json("{}".into()));
+    let write = EventWrite { route: RouteId(0), ledger, rows: Vec::new() };
+    event(offset, version, Content::Write(write))
 }
 
 fn poison(offset: i64) -> Event {
@@ -78,6 +80,7 @@ const SETTLED: (Verdict, Write) = (Verdict::Duplicate, Write::Nothing);
 const DEAD: (Verdict, Write) = (Verdict::DeadLettered, Write::Letter(Disposition::Poison));
 const PARKED: (Verdict, Write) = (Verdict::Parked, Write::Letter(Disposition::Parked));
 
+/// Proves INV-3.
 #[test]
 fn each_event_is_judged_on_the_row_that_the_one_before_left() {
     let mut course = course(Some(row(3, 5)), &[]);
@@ -111,6 +114,7 @@ fn the_row_is_compared_with_where_the_last_applied_event_left_it() {
     assert_eq!(course.outcomes()[2].fault, None, "the fault is of one event only (INV-7)");
 }
 
+/// Proves INV-4.
 #[test]
 fn a_letter_is_terminal_and_does_not_stop_what_follows() {
     let mut course = course(None, &[5, 7]);
@@ -118,6 +122,7 @@ fn a_letter_is_terminal_and_does_not_stop_what_follows() {
     assert_eq!(follow(&mut course, &events, None), [SETTLED, APPLIED, SETTLED]);
 }
 
+/// Proves INV-8.
 #[test]
 fn poison_on_a_parked_aggregate_waits_undecided() {
     let parked = LedgerRow { parked: true, ..row(3, 5) };
@@ -135,6 +140,7 @@ fn poison_is_a_letter_whatever_version_it_claims() {
     }
 }
 
+/// Proves INV-4.
 #[test]
 fn poison_that_was_decided_before_is_settled() {
     let mut course = course(Some(row(3, 5)), &[]);

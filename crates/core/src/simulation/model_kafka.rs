@@ -81,9 +81,18 @@ impl Broker {
         }
     }
 
-    /// Produces the next record or marker of a partition; `held_back` entries stay out of sight.
-    pub(super) fn produce(&mut self, partition: usize, held_back: usize) -> bool {
-        let more = self.visible[partition] + held_back < self.work.logs[partition].len();
+    /// Produces the next record or marker of a partition; `held_back` entries stay out of sight, and
+    /// so does what is sent only after another record took effect.
+    pub(super) fn produce(
+        &mut self,
+        partition: usize,
+        held_back: usize,
+        checker: &Checker,
+    ) -> bool {
+        let (next, log) = (self.visible[partition], &self.work.logs[partition]);
+        let after = log.get(next).copied().flatten().and_then(|rec| self.work.records[rec].after);
+        let sent = after.is_none_or(|after| checker.is_finished(after));
+        let more = sent && next + held_back < log.len();
         self.visible[partition] += usize::from(more);
         more
     }

@@ -83,6 +83,8 @@ pub(super) struct World {
     pub(super) held_back: usize,
     /// Prints what happens.
     pub(super) trace: bool,
+    /// No guard is missing: the coordinator's books are looked at after each input.
+    whole: bool,
     started: u32,
     idle: u32,
 }
@@ -109,6 +111,7 @@ impl World {
             maintenance: false,
             held_back: 1,
             trace: false,
+            whole: removed == Removed::Nothing,
             started: 0,
             idle: 0,
         }
@@ -154,7 +157,7 @@ impl World {
             10..=13 => self.step_server(),
             14 => {
                 let partition = self.rng.below(self.swarm.partitions);
-                self.broker.produce(partition, self.held_back)
+                self.broker.produce(partition, self.held_back, &self.checker)
             }
             _ => self.keep_house(),
         };
@@ -249,6 +252,10 @@ impl World {
         let id = process.id;
         let line = self.trace.then(|| describe(&input));
         let actions = process.state.on(self.now, input);
+        if self.whole {
+            let state = process.state.check();
+            self.checker.require(state.is_ok(), "state", || state.unwrap_err());
+        }
         if let Some(line) = line {
             self.say(|| format!("{id:?} <- {line}"));
         }
@@ -420,6 +427,7 @@ impl World {
             gaps: self.swarm.gaps,
             folding_hides: self.swarm.folding_hides,
             new_route: self.broker.new_route,
+            give_up: self.swarm.give_up,
         }
     }
 }

@@ -1,25 +1,22 @@
 //! One seed's world: a small generator of random numbers, and the mix of sizes, policies and fault
 //! rates drawn from it. Every run has its own mix (swarm testing), so that rare combinations occur.
 
+use crate::random::Random;
 use crate::verdict::GapPolicy;
 
-/// SplitMix64: small, fast, the same on every machine.
+/// The dice of a run: the product's own generator, the same on every machine.
 #[derive(Debug, Clone)]
-pub(super) struct Rng(u64);
+pub(super) struct Rng(Random);
 
 impl Rng {
     /// A generator whose whole sequence follows from `seed`.
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ 0xE703_7ED1_A0B4_28DB)
+        Self(Random::seeded(seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ 0xE703_7ED1_A0B4_28DB))
     }
 
     /// The next number.
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// A number below `n`; 0 for `n == 0`.
@@ -122,6 +119,8 @@ pub(super) struct Swarm {
     pub(super) give_up: bool,
     /// Every commit is flushed (`durability = "transaction"`).
     pub(super) synchronous: bool,
+    /// Versioned aggregates whose records stand in two partitions, in thousandths.
+    pub(super) spread: u32,
     /// Odd records (duplicates, late, conflicts, poison, …) in thousandths.
     pub(super) odd: u32,
     /// The faults.
@@ -145,6 +144,7 @@ impl Swarm {
             folding_hides: rng.chance(300),
             give_up: rng.chance(600),
             synchronous: rng.chance(150),
+            spread: 250,
             odd: if rng.chance(200) { 0 } else { rng.between(50, 500) as u32 },
             rates: Rates::draw(rng),
         }
@@ -166,6 +166,7 @@ impl Swarm {
             folding_hides: false,
             give_up: false,
             synchronous: false,
+            spread: 0,
             odd: 0,
             rates: Rates::default(),
         }

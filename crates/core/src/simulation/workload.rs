@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::swarm::{Rng, Swarm};
 use crate::event::{
-    AggregateKey, AggregateVersion, Change, Content, Envelope, Event, Json, Poison, RouteId, Write,
+    AggregateKey, AggregateVersion, Content, Envelope, Event, Json, LedgerEffect, Poison, RouteId,
+    Write,
 };
 use crate::record::{
     Generation, Offset, Record, RecordId, StreamId, TimestampType, TopicPartition,
 };
-use crate::verdict::{Candidate, Reason};
+use crate::verdict::Reason;
 
 /// Index of a record in [`Workload::records`].
 pub(super) type Rec = usize;
@@ -65,6 +66,8 @@ pub(super) struct Spec {
     pub(super) target: Target,
     /// The aggregate's record before it in the same partition, among those that are ordered.
     pub(super) previous: Option<Rec>,
+    /// It is sent only once this record and all before it have their outcome for good.
+    pub(super) after: Option<Rec>,
     /// The decoded record, generation 0.
     pub(super) event: Event,
 }
@@ -73,11 +76,6 @@ impl Spec {
     /// Identity in the database.
     pub(super) fn id(&self) -> RecordId {
         RecordId { stream: stream_of(self.partition), offset: Offset(self.offset) }
-    }
-
-    /// What the verdict rule needs to know.
-    pub(super) fn candidate(&self) -> Candidate<'_> {
-        Candidate { id: self.id(), event_id: &self.event_id, version: self.version, redrive: false }
     }
 }
 
@@ -201,6 +199,7 @@ impl Workload {
             meaning: draft.meaning,
             target: draft.target,
             previous,
+            after: draft.after,
             event: self.blank(partition, offset, rec),
         };
         self.decode(&mut spec);
@@ -235,13 +234,8 @@ impl Workload {
         }
         let route = self.route(spec);
         spec.event.content = match spec.meaning {
-            Meaning::Write => {
-                Content::Write(Write { route, change: Change::Document(Json("1".into())) })
-            }
-            Meaning::Delete => Content::Write(Write {
-                route,
-                change: Change::Delete { key: Box::default(), columns: Box::default() },
-            }),
+            Meaning::Write => written(route, LedgerEffect::Set(Json("1".into()))),
+            Meaning::Delete => written(route, LedgerEffect::Clear),
             Meaning::Skip => Content::Skip(Reason::SkipRoute),
             Meaning::Undecodable => Content::Poison(Poison::new(Reason::JsonSyntax, None)),
             Meaning::Unmatched => Content::Poison(Poison::new(Reason::Unmatched, None)),
@@ -263,11 +257,14 @@ impl Workload {
             Meaning::Write | Meaning::Delete | Meaning::Skip | Meaning::Undecodable => false,
         };
         if routed {
-            let change = Change::Document(Json("1".into()));
-            event.content = Content::Write(Write { route: self.route(spec), change });
+            event.content = written(self.route(spec), LedgerEffect::Set(Json("1".into())));
         }
         event
     }
+}
+
+fn written(route: RouteId, ledger: LedgerEffect) -> Content {
+    Content::Write(Write { route, ledger, rows: Vec::new() })
 }
 
 /// A record to be appended.
@@ -283,6 +280,8 @@ pub(super) struct Draft {
     pub(super) meaning: Meaning,
     /// How the target takes it.
     pub(super) target: Target,
+    /// See [`Spec::after`].
+    pub(super) after: Option<Rec>,
 }
 
 impl Draft {
@@ -294,6 +293,7 @@ impl Draft {
             event_id: None,
             meaning: Meaning::Write,
             target: Target::Takes,
+            after: None,
         }
     }
 
@@ -315,7 +315,8 @@ impl Draft {
 struct Producer {
     version: i64,
     sent: Vec<Draft>,
-    ended: bool,
+    /// The record that ended a spread aggregate.
+    ended: Option<Rec>,
 }
 
 /// Fills the logs as the swarm says.
@@ -325,7 +326,7 @@ pub(super) fn generate(swarm: &Swarm, rng: &mut Rng) -> Workload {
     for _ in 0..swarm.aggregates {
         let home = rng.below(swarm.partitions);
         let versioned = rng.chance(600);
-        let spread = rng.chance(if versioned { 250 } else { 100 });
+        let spread = rng.chance(if versioned { swarm.spread } else { 100 });
         let other = if spread { rng.below(swarm.partitions) } else { home };
         work.aggregate(versioned, [home, other]);
         producers.push(Producer::default());
@@ -344,14 +345,39 @@ pub(super) fn generate(swarm: &Swarm, rng: &mut Rng) -> Workload {
         let shape = work.aggregates[aggregate];
         let home = shape.homes[rng.below(2)];
         let producer = &mut producers[aggregate];
-        if producer.ended {
-            // Nothing follows the end of a spread aggregate; the place goes to a skip.
-            let draft = Draft { aggregate: None, ..Draft::write(0, None) }.meaning(Meaning::Skip);
-            work.append(home, draft);
+        if let Some(end) = producer.ended {
+            // Nothing new follows the end of a spread aggregate. What comes late for it, from the
+            // other partition, changes nothing; else the place goes to a skip.
+            let other = shape.homes[usize::from(work.records[end].partition == shape.homes[0])];
+            if rng.chance(500) {
+                let draft = producer.late(aggregate, shape, end, rng);
+                work.append(other, draft);
+            } else {
+                let draft = Draft { aggregate: None, ..Draft::write(0, None) };
+                work.append(home, draft.meaning(Meaning::Skip));
+            }
             continue;
         }
-        let draft = producer.next(aggregate, shape, swarm, rng);
-        work.append(home, draft);
+        let mut draft = producer.next(aggregate, shape, swarm, rng);
+        let ends = draft.meaning == Meaning::Delete && !shape.is_single();
+        if ends && draft.version.is_none() {
+            // Without a version of its own it counts where it stands: after everything before it.
+            let other = |rec: &Rec| {
+                let spec = &work.records[*rec];
+                spec.aggregate == Some(aggregate) && spec.partition != home
+            };
+            draft.after = (0..work.records.len()).rev().find(other);
+        }
+        let rec = work.append(home, draft);
+        producer.ended = ends.then_some(rec);
+    }
+    for partition in 0..swarm.partitions {
+        // What others wait for must not be held back.
+        let last = work.logs[partition].iter().rev().flatten().next().copied();
+        if last.is_some_and(|last| work.records.iter().any(|spec| spec.after == Some(last))) {
+            let draft = Draft { aggregate: None, ..Draft::write(0, None) };
+            work.append(partition, draft.meaning(Meaning::Skip));
+        }
     }
     for partition in 0..swarm.partitions {
         if rng.chance(300) {
@@ -364,7 +390,7 @@ pub(super) fn generate(swarm: &Swarm, rng: &mut Rng) -> Workload {
 impl Producer {
     fn next(&mut self, aggregate: usize, shape: Aggregate, swarm: &Swarm, rng: &mut Rng) -> Draft {
         if rng.chance(swarm.odd) {
-            return self.odd(rng.below(14), aggregate, shape, rng);
+            return self.odd(rng.below(16), aggregate, shape, rng);
         }
         self.fresh(aggregate, shape, 1)
     }
@@ -388,9 +414,29 @@ impl Producer {
             event_id: Some(format!("a{aggregate}-{}", self.sent.len()).into()),
             meaning,
             target,
+            after: None,
         };
         self.sent.push(draft.clone());
         draft
+    }
+
+    /// The newest event has no version.
+    fn unversioned(&mut self) -> Option<i64> {
+        self.sent.last_mut().and_then(|newest| newest.version.take()).and(None)
+    }
+
+    /// What comes late for an aggregate that has ended: nothing is resurrected.
+    fn late(&mut self, aggregate: usize, shape: Aggregate, end: Rec, rng: &mut Rng) -> Draft {
+        let versions: Vec<&Draft> = self.sent.iter().filter(|d| d.version.is_some()).collect();
+        let writes = |draft: &Draft| Draft { meaning: Meaning::Write, ..draft.clone() };
+        let draft = match (rng.below(3), versions.last()) {
+            // An older event, or the end, once more.
+            (0, Some(_)) if shape.versioned => writes(versions[rng.below(versions.len())]),
+            // The newest version under another id.
+            (1, Some(newest)) if shape.versioned => Draft { event_id: None, ..writes(newest) },
+            _ => Draft::write(aggregate, None),
+        };
+        Draft { target: Target::Takes, after: Some(end), ..draft }
     }
 
     /// One record off the straight path.
@@ -410,13 +456,23 @@ impl Producer {
         match (kind, self.sent.last()) {
             (0, Some(newest)) => newest.clone(),
             (1, Some(_)) => self.sent[rng.below(self.sent.len())].clone(),
-            (2, Some(_)) => {
-                let draft = self.fresh_as(aggregate, shape, 1, (Meaning::Delete, Target::Takes));
-                if !shape.is_single() {
-                    self.ended = true;
-                } else if rng.chance(500) {
+            (2 | 14, Some(_)) => {
+                let mut draft =
+                    self.fresh_as(aggregate, shape, 1, (Meaning::Delete, Target::Takes));
+                if kind == 14 {
+                    // A tombstone: it has no room for a version.
+                    draft.version = self.unversioned();
+                    self.version -= 1;
+                }
+                if shape.is_single() && rng.chance(500) {
                     self.version = 0;
                 }
+                draft
+            }
+            // Of a spread aggregate nobody could tell when it comes again.
+            (15, _) if shape.is_single() => {
+                let mut draft = self.fresh(aggregate, shape, 0);
+                draft.version = self.unversioned();
                 draft
             }
             (3, _) => self.fresh(aggregate, shape, 1 + rng.between(1, 3) as i64),

@@ -29,9 +29,9 @@ impl State {
             return;
         }
         // Lanes are filled before this: where none is busy nothing can go.
-        let working = self.fast_in_flight > 0 || self.slow_in_flight > 0;
-        let undurable = self.advancing.is_some() || self.partitions.values().any(|p| p.behind());
-        if self.open_session().is_none() || !(working || undurable) {
+        let working = self.work.is_in_flight();
+        let undurable = self.barrier.is_under_way() || self.partitions.values().any(|p| p.behind());
+        if self.sessions.open().is_none() || !(working || undurable) {
             self.drain = Drain::Done;
             self.out.push(Action::Drained);
         }

@@ -5,29 +5,22 @@
 //! ledger makes the second attempt harmless.
 
 use crate::fault::Fault;
-use crate::group::Group;
 use crate::record::{Offset, SessionId, TopicPartition};
 use crate::verdict::Reason;
 
-use super::{Session, State};
+use super::State;
+use super::partition::{Halt, Partition, Phase};
 use crate::input::{Action, Report, RevokeTicket};
-use crate::partition::{Halt, Partition, Phase};
 
 impl State {
     /// Closes the session and forgets everything that was learned through it.
     pub(super) fn lose_session(&mut self, session: SessionId, fault: Fault) {
-        if self.session.id() != session {
+        if self.sessions.id() != session {
             return;
         }
-        let mut freed = self.queue.clear();
-        let groups = self.to_read.drain(..).chain(self.to_resolve.drain(..));
-        freed += groups.map(|g| g.weight()).sum::<usize>();
-        freed += self.retries.drain(..).map(|(_, g)| g.weight()).sum::<usize>();
-        freed += std::mem::take(&mut self.weight_in_flight);
+        let freed = self.work.clear();
         self.free(freed);
-        self.fast_in_flight = 0;
-        self.slow_in_flight = 0;
-        self.advancing = None;
+        self.barrier.clear();
         self.out.push(Action::CloseSession(session, fault));
         self.give_up_revoking();
         let names: Vec<_> = self.partitions.keys().cloned().collect();
@@ -38,12 +31,8 @@ impl State {
                 self.out.push(Action::Pause(name));
             }
         }
-        // One that moved no progress is no better than one that could not be opened: a full disk
-        // lets sessions open, too.
-        self.failed_opens += 1;
-        let after = self.config.reopen.wait(self.failed_opens, &mut self.random);
-        let next = SessionId(session.0 + 1);
-        self.session = Session::Opening(next);
+        let (next, failed) = self.sessions.lost();
+        let after = self.config.reopen.wait(failed, &mut self.random);
         self.out.push(Action::OpenSession { session: next, after });
     }
 
@@ -122,7 +111,8 @@ impl State {
             self.drop_work(name);
             let Some(partition) = self.partitions.get_mut(name) else { continue };
             if lost || partition.owned().is_none() {
-                self.remove(name);
+                let removed = self.remove(name);
+                self.forget_revocation(removed.as_ref());
             } else {
                 partition.phase = Phase::Revoking { ticket, deadline };
             }
@@ -170,9 +160,17 @@ impl State {
         }
     }
 
+    /// A partition that was being taken away was lost or came back before it was given up: the group
+    /// continued without our answer, and nobody waits for it.
+    pub(super) fn forget_revocation(&mut self, partition: Option<&Partition>) {
+        if let Some(Phase::Revoking { ticket, .. }) = partition.map(|partition| partition.phase) {
+            self.released.remove(&ticket);
+        }
+    }
+
     fn remove(&mut self, name: &TopicPartition) -> Option<Partition> {
         let partition = self.partitions.remove(name)?;
-        self.failing.retain(|_, (of, _)| of != name);
+        self.patience.forget(name);
         self.out.push(Action::Disown(name.clone()));
         self.out.push(Action::Report(Report::GivenUp(name.clone())));
         Some(partition)
@@ -180,19 +178,7 @@ impl State {
 
     /// Drops what waits for a lane. What is in flight comes back and is judged by its reading.
     pub(super) fn drop_work(&mut self, name: &TopicPartition) {
-        let freed = self.queue.drop_partition(name);
+        let freed = self.work.drop_partition(name);
         self.free(freed);
-        let of_partition = |group: &mut Group| group.origin.partition == *name;
-        let mut dropped: Vec<Group> = Vec::new();
-        for waiting in [&mut self.to_read, &mut self.to_resolve] {
-            let (gone, kept): (Vec<_>, Vec<_>) =
-                waiting.drain(..).partition(|g| g.origin.partition == *name);
-            waiting.extend(kept);
-            dropped.extend(gone);
-        }
-        dropped.extend(self.retries.extract_if(.., |(_, g)| of_partition(g)).map(|(_, g)| g));
-        for group in dropped {
-            self.discard(group);
-        }
     }
 }

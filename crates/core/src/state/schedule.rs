@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
-use crate::group::{Group, GroupKind};
+use crate::group::Group;
 use crate::record::SessionId;
-use crate::verdict::GapPolicy;
 
+use super::State;
+use super::barrier::Sent;
 use super::drain::Drain;
-use super::{Advancing, State};
+use super::partition::{Partition, Phase};
+use super::work::SlowRequest;
 use crate::input::Action;
-use crate::partition::Phase;
 
 impl State {
     /// Runs after every input: starts whatever may start now.
     pub(super) fn schedule(&mut self) {
         self.halt_where_asked();
         self.wake_paused();
-        if let Some(session) = self.open_session() {
+        if let Some(session) = self.sessions.open() {
             self.take_waiting(session);
-            self.wake_retries();
+            self.work.wake(self.now);
             self.fill_fast_lanes(session);
             self.fill_slow_lane(session);
             self.throttle();
@@ -72,97 +73,28 @@ impl State {
         }
     }
 
-    fn wake_retries(&mut self) {
-        let now = self.now;
-        let mut index = 0;
-        while index < self.retries.len() {
-            if self.retries[index].0 <= now {
-                let (_, group) = self.retries.swap_remove(index);
-                self.to_resolve.push_back(group);
-            } else {
-                index += 1;
-            }
-        }
-    }
-
     fn fill_fast_lanes(&mut self, session: SessionId) {
-        while self.fast_in_flight < self.config.fast_capacity {
-            let Some(group) = self.queue.next_group(self.config.events_per_group) else { break };
-            if !self.fast(&group) {
-                self.to_resolve.push_back(group);
-                continue;
-            }
-            let mut groups = vec![group];
-            self.fill_chunk(&mut groups);
-            for group in &groups {
-                self.count_in_flight(group);
-            }
-            self.fast_in_flight += 1;
+        while let Some(groups) = self.work.next_fast(&self.config) {
+            self.count_in_flight(&groups);
             self.out.push(Action::Apply { session, groups });
         }
     }
 
-    /// Adds groups of the same route, up to `aggregates_per_transaction`.
-    fn fill_chunk(&mut self, groups: &mut Vec<Group>) {
-        let kind = groups[0].kind;
-        while groups.len() < self.config.aggregates_per_transaction
-            && matches!(kind, GroupKind::Write(_))
-            && self.queue.next_kind() == Some(kind)
-        {
-            let Some(group) = self.queue.next_group(self.config.events_per_group) else { break };
-            if self.fast(&group) {
-                groups.push(group);
-            } else {
-                self.to_resolve.push_back(group);
-            }
-        }
-    }
-
-    /// A first attempt whose events can all apply as far as the group itself can tell. Whether
-    /// the ledger agrees is the statement's guard to say (INV-13).
-    fn fast(&self, group: &Group) -> bool {
-        match group.kind {
-            GroupKind::Poison => false,
-            GroupKind::Skip => true,
-            GroupKind::Write(_) => group.events.windows(2).all(|pair| {
-                match (pair[0].envelope.version, pair[1].envelope.version) {
-                    (None, None) => true,
-                    (Some(a), Some(b)) if self.config.gaps == GapPolicy::Park => b.0 == a.0 + 1,
-                    (Some(a), Some(b)) => b > a,
-                    (None, Some(_)) | (Some(_), None) => false,
-                }
-            }),
-        }
-    }
-
     fn fill_slow_lane(&mut self, session: SessionId) {
-        while self.slow_in_flight < self.config.slow_capacity {
-            let read = match (self.to_read.is_empty(), self.to_resolve.is_empty()) {
-                (true, true) => break,
-                // In turn: a replay refuses groups without end, and would starve the others.
-                (false, false) => !self.read_last,
-                (read_empty, _) => !read_empty,
-            };
-            self.read_last = read;
-            if read {
-                let count = self.to_read.len().min(self.config.groups_per_read.max(1));
-                let groups: Vec<Group> = self.to_read.drain(..count).collect();
-                for group in &groups {
-                    self.count_in_flight(group);
-                }
-                self.out.push(Action::Read { session, groups });
-            } else if let Some(group) = self.to_resolve.pop_front() {
-                self.count_in_flight(&group);
-                self.out.push(Action::Resolve { session, group });
-            }
-            self.slow_in_flight += 1;
+        while let Some(request) = self.work.next_slow(&self.config) {
+            self.count_in_flight(request.groups());
+            self.out.push(match request {
+                SlowRequest::Read(groups) => Action::Read { session, groups },
+                SlowRequest::Resolve(group) => Action::Resolve { session, group },
+            });
         }
     }
 
-    fn count_in_flight(&mut self, group: &Group) {
-        self.weight_in_flight += group.weight();
-        if let Some(p) = self.current(&group.origin.partition, group.origin.generation) {
-            p.in_flight += 1;
+    fn count_in_flight(&mut self, groups: &[Group]) {
+        for group in groups {
+            if let Some(p) = self.current(&group.origin.partition, group.origin.generation) {
+                p.in_flight += 1;
+            }
         }
     }
 
@@ -186,18 +118,15 @@ impl State {
 
     /// When the next barrier may be sent; `None` while there is nothing to write.
     pub(super) fn advance_due(&self) -> Option<Duration> {
-        let idle = self.advancing.is_some() || self.open_session().is_none();
-        if idle || !self.partitions.values().any(|p| p.behind()) {
+        self.sessions.open()?;
+        if !self.partitions.values().any(Partition::behind) {
             return None;
         }
         let hurry = self.drain != Drain::No
             || self.partitions.values().any(|p| {
                 matches!(p.phase, Phase::Revoking { .. }) && p.in_flight == 0 && p.behind()
             });
-        match self.advanced_at {
-            Some(last) if !hurry => Some(last + self.config.advance_interval),
-            _ => Some(self.now),
-        }
+        self.barrier.due(self.now, self.config.advance_interval, hurry)
     }
 
     /// Sends the barrier: computed before it is sent, one at a time.
@@ -209,12 +138,16 @@ impl State {
         let mut progress = Vec::new();
         for (name, partition) in &self.partitions {
             if let Some(entry) = partition.progress() {
-                sent.push((name.clone(), partition.generation, entry.stream, entry.next));
+                sent.push(Sent {
+                    partition: name.clone(),
+                    generation: partition.generation,
+                    stream: entry.stream,
+                    next: entry.next,
+                });
                 progress.push(entry);
             }
         }
-        self.advancing = Some(Advancing { sent });
-        self.advanced_at = Some(self.now);
+        self.barrier.send(self.now, sent);
         self.out.push(Action::Advance { session, progress });
     }
 }

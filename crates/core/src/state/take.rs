@@ -6,24 +6,23 @@ use crate::fault::{Fault, FaultKind};
 use crate::group::Origin;
 use crate::record::{Generation, SessionId, TopicPartition};
 
-use super::{Session, State};
+use super::State;
+use super::partition::{Partition, Phase};
 use crate::frontier::Frontier;
 use crate::input::{Action, Claim, Report, TakeReply};
-use crate::partition::{Partition, Phase};
 
 impl State {
     pub(super) fn on_assigned(&mut self, partitions: Vec<TopicPartition>) {
         for partition in partitions {
             let generation = self.next_generation();
             self.drop_work(&partition);
-            self.partitions.insert(partition, Partition::new(generation));
+            let before = self.partitions.insert(partition, Partition::new(generation));
+            self.forget_revocation(before.as_ref());
         }
     }
 
     pub(super) fn on_session_opened(&mut self, session: SessionId) {
-        if self.session == Session::Opening(session) {
-            self.session = Session::Open(session);
-        } else {
+        if !self.sessions.opened(session) {
             let unwanted = Fault::new(FaultKind::Bug("a session that nobody asked for"));
             self.out.push(Action::CloseSession(session, unwanted));
         }
@@ -34,7 +33,7 @@ impl State {
         session: SessionId,
         replies: Vec<(TopicPartition, Generation, TakeReply)>,
     ) {
-        if !self.current_session(session) {
+        if !self.sessions.is_current(session) {
             return;
         }
         for (name, generation, reply) in replies {

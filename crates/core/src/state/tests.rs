@@ -3,11 +3,13 @@
 
 use super::*;
 use crate::backoff::Backoff;
-use crate::event::{AggregateKey, Change, Content, Envelope, Json, Poison, Write};
+use crate::event::{AggregateKey, Content, Envelope, Json, LedgerEffect, Poison, RouteId, Write};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
 use crate::input::{Claim, TakeReply};
 use crate::record::{OwnerEpoch, Record, TimestampType};
 use crate::verdict::GapPolicy;
+
+mod books;
 
 const LOCKED: FaultKind = FaultKind::Server(SqlState(*b"55P03"));
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
@@ -17,6 +19,14 @@ const RETRY: Duration = Duration::from_secs(1);
 
 fn partition() -> TopicPartition {
     TopicPartition { topic: Arc::from("t"), partition: 0 }
+}
+
+fn write() -> Content {
+    Content::Write(Write {
+        route: RouteId(0),
+        ledger: LedgerEffect::Set(Json("{}".into())),
+        rows: Vec::new(),
+    })
 }
 
 fn locked() -> GroupReply {
@@ -75,6 +85,7 @@ impl Reader {
 
     fn give(&mut self, input: Input) {
         self.actions.extend(self.state.on(self.now, input));
+        self.state.check().unwrap();
     }
 
     /// Time passes.
@@ -111,14 +122,22 @@ impl Reader {
 
     /// A write of an aggregate is read.
     fn read(&mut self, aggregate: &str, offset: i64) {
-        let change = Change::Document(Json("{}".into()));
-        self.read_as(aggregate, offset, Content::Write(Write { route: RouteId(0), change }));
+        self.read_as(aggregate, offset, write());
     }
 
     fn read_as(&mut self, aggregate: &str, offset: i64, content: Content) {
+        self.read_from(partition(), (aggregate, offset), content);
+    }
+
+    fn read_from(
+        &mut self,
+        partition: TopicPartition,
+        (aggregate, offset): (&str, i64),
+        content: Content,
+    ) {
         let key = AggregateKey { aggregate_type: Arc::from("A"), id: Arc::from(aggregate) };
         let record = Record {
-            partition: partition(),
+            partition,
             offset: Offset(offset),
             generation: self.generation,
             timestamp: None,
@@ -388,6 +407,7 @@ fn a_former_owner_tells_kafka_no_position_when_it_lets_go() {
     assert_eq!(told, []);
 }
 
+/// Proves INV-11.
 #[test]
 fn a_partition_that_runs_too_far_ahead_is_paused_until_half_of_it_is_finished() {
     let mut reader = Reader::new();
@@ -424,4 +444,39 @@ fn a_record_to_stop_at_is_forgotten_with_its_reading() {
     reader.actions.clear();
     reader.read("a", 0);
     reader.only();
+}
+
+#[test]
+fn a_reply_without_one_verdict_per_event_stops_the_process_inv_5() {
+    for verdicts in [vec![], vec![Verdict::Applied; 2]] {
+        let mut reader = Reader::new();
+        // GIVEN a group of one event
+        reader.read("a", 0);
+        let sent = reader.only();
+        // WHEN a lane answers with fewer verdicts or more
+        reader.reply(sent, GroupReply::Done { verdicts, gap: 0 });
+        // THEN the process ends for a bug, and progress does not pass the event
+        let stopped = |action: &Action| match action {
+            Action::Stop(fault) => matches!(fault.kind, FaultKind::Bug(_)),
+            _ => false,
+        };
+        assert!(reader.asked(stopped));
+        reader.wait(RETRY);
+        assert!(!reader.asked(|action| matches!(action, Action::Advance { .. })));
+        let finished = |action: &Action| matches!(action, Action::Report(Report::Finished { .. }));
+        assert!(!reader.asked(finished));
+    }
+}
+
+#[test]
+fn versions_that_were_missing_anywhere_in_a_group_are_reported_once() {
+    let gap = |action: &Action| matches!(action, Action::Report(Report::VersionGap(_)));
+    for (missing, reported) in [(0, 0), (3, 1)] {
+        let mut reader = Reader::new();
+        reader.read("a", 0);
+        let sent = reader.only();
+        let GroupReply::Done { verdicts, .. } = applied(&sent.1) else { unreachable!() };
+        reader.reply(sent, GroupReply::Done { verdicts, gap: missing });
+        assert_eq!(reader.actions.iter().filter(|action| gap(action)).count(), reported);
+    }
 }

@@ -10,8 +10,9 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
 use crate::kafka::faults::name;
+use pgsluice_core::fault::PollFault;
 use pgsluice_core::record::Record;
-use pgsluice_core::source::{Decode, PollFault};
+use pgsluice_core::source::Decode;
 use rdkafka::error::RDKafkaErrorCode;
 
 /// A mock broker, also where a real one is at hand.

@@ -119,7 +119,7 @@ impl Broker {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pgsluice.toml");
         std::fs::write(&file, toml).unwrap();
-        crate::config::load(Some(&file), std::iter::empty()).unwrap()
+        crate::config::load(Some(&file), std::iter::empty(), &crate::config::AnyProperty).unwrap()
     }
 }
 

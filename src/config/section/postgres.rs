@@ -1,4 +1,7 @@
-//! Where rows go: the connection, its limits, and how secrets reach it.
+//! `[postgres]`: the connection, its limits, and how secrets reach it.
+
+mod connection_text;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,10 +9,10 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::config::SslMode;
 
-use super::connection_text;
-use super::kafka::read_secret_line;
-use super::load::section::Section;
-use super::tls::{Tls, Verification, is_local};
+use self::tls::is_local;
+pub use self::tls::{Tls, Verification};
+use crate::config::load::file::read_secret_line;
+use crate::config::load::reader::Section;
 
 /// The database, and the session that writes to it.
 #[derive(Debug, Clone)]
@@ -167,7 +170,7 @@ impl PostgresConfig {
         Ok(target)
     }
 
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(in crate::config) fn read(mut section: Section<'_>) -> Self {
         let seconds = Duration::from_secs;
         let milliseconds = Duration::from_millis;
         let hour = seconds(3600);

@@ -1,22 +1,14 @@
-//! librdkafka properties of the user: passed through, but for those that the guarantees rest on.
+//! `[kafka.properties]`: librdkafka properties of the user, passed through, but for those that the guarantees rest on.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
 use config::ValueKind;
-use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
-use rdkafka::producer::BaseProducer;
-use rdkafka::types::RDKafkaConfRes;
 
-use crate::kafka::log::LogOnly;
-use crate::kafka::settings;
-
-use super::kafka::{KafkaConfig, cannot_read, read_secret_line};
-use super::load::near::suggestion;
-use super::load::section::Section;
+use crate::config::ClientLibrary;
+use crate::config::load::file::{cannot_read, read_secret_line};
+use crate::config::load::reader::Section;
 
 /// Properties that are refused, with the reason an operator gets to read.
 const REFUSED: [(&str, &str); 20] = [
@@ -58,7 +50,7 @@ const FILES: [&str; 5] = [
 ];
 
 /// Reads the properties; `name_file` reads the value from a file, e.g. `sasl.password_file`.
-pub(super) fn read(section: &Section<'_>) -> BTreeMap<String, String> {
+pub(super) fn read(section: &Section<'_>, library: &dyn ClientLibrary) -> BTreeMap<String, String> {
     let mut properties = BTreeMap::new();
     for (name, value) in section.entries() {
         let text = match &value.kind {
@@ -78,7 +70,12 @@ pub(super) fn read(section: &Section<'_>) -> BTreeMap<String, String> {
             section.problem(name, format!("cannot be set: the guarantees rest on it; it {why}"));
             continue;
         }
-        match text.and_then(|text| accepted(property, &text).map(|()| text)) {
+        let accepted = |text: String| {
+            library.accepts(property, &text)?;
+            readable(property, &text)?;
+            Ok(text)
+        };
+        match text.and_then(accepted) {
             Ok(text) => drop(properties.insert(property.to_owned(), text)),
             Err(why) => section.problem(name, why),
         }
@@ -104,94 +101,15 @@ fn without_effect(properties: &BTreeMap<String, String>) -> Option<(&str, String
     Some((name, format!("has no effect: security.protocol is {protocol}, not {protocols}")))
 }
 
-/// What is wrong with properties that are each fine, by librdkafka's own judgement; it makes it
-/// when a client is made. Without brokers that asks nobody.
-pub(super) fn together(config: &KafkaConfig) -> Option<(Option<&String>, String)> {
-    if config.properties.is_empty() {
-        return None;
+/// Whether the file that a property names can be read.
+fn readable(property: &str, text: &str) -> Result<(), String> {
+    if !FILES.contains(&property) || text == "probe" {
+        return Ok(());
     }
-    let mut consumer = settings::consumer(config, None);
-    let mut producer = settings::producer(config);
-    let consumer: Result<BaseConsumer<LogOnly>, _> =
-        consumer.remove("bootstrap.servers").create_with_context(LogOnly);
-    let producer: Result<BaseProducer, _> = producer.remove("bootstrap.servers").create();
-    let Some(KafkaError::ClientCreation(text)) = consumer.err().or(producer.err()) else {
-        return None;
-    };
-    // The names are librdkafka's; behind a colon there may be more than names.
-    let text = text.split(": ").next().unwrap_or_default();
-    let named = config.properties.keys().find(|name| text.contains(name.as_str()));
-    Some((named, format!("librdkafka makes no client of these properties: {text}")))
-}
-
-/// Properties that people set, for suggesting one: librdkafka does not list its own.
-const COMMON: [&str; 28] = [
-    "security.protocol",
-    "sasl.mechanism",
-    "sasl.mechanisms",
-    "sasl.username",
-    "sasl.password",
-    "sasl.kerberos.service.name",
-    "sasl.kerberos.principal",
-    "sasl.kerberos.keytab",
-    "sasl.oauthbearer.config",
-    "sasl.oauthbearer.method",
-    "sasl.oauthbearer.client.id",
-    "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.token.endpoint.url",
-    "ssl.ca.location",
-    "ssl.certificate.location",
-    "ssl.key.location",
-    "ssl.key.password",
-    "ssl.keystore.location",
-    "ssl.keystore.password",
-    "ssl.endpoint.identification.algorithm",
-    "client.id",
-    "client.rack",
-    "session.timeout.ms",
-    "heartbeat.interval.ms",
-    "max.poll.interval.ms",
-    "socket.timeout.ms",
-    "fetch.max.bytes",
-    "queued.max.messages.kbytes",
-];
-
-/// Asks librdkafka itself. Its own text is dropped: it may hold the value, which may be a secret.
-fn accepted(name: &str, text: &str) -> Result<(), String> {
-    match ClientConfig::new().set(name, text).create_native_config() {
-        Ok(client) if read_otherwise(text, &client.get(name).unwrap_or_default()) => {
-            Err(format!("expected a number{}, without a unit", number_of(name)))
-        }
-        Ok(_) if FILES.contains(&name) && text != "probe" => match File::open(text) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(cannot_read(Path::new(text), &error)),
-        },
+    match File::open(text) {
         Ok(_) => Ok(()),
-        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
-            let near = suggestion(name, &COMMON);
-            let near = if near.is_empty() { "; its CONFIGURATION.md lists them" } else { &near };
-            Err(format!("is no property of librdkafka{near}"))
-        }
-        Err(_) => Err("librdkafka does not accept this value; see its CONFIGURATION.md".to_owned()),
+        Err(error) => Err(cannot_read(Path::new(text), &error)),
     }
-}
-
-/// What a number counts, where the property's name says so.
-fn number_of(name: &str) -> &'static str {
-    let units = [
-        (".ms", " of milliseconds"),
-        (".kbytes", " of kilobytes"),
-        (".bytes", " of bytes"),
-        (".messages", " of messages"),
-    ];
-    units.into_iter().find(|(ending, _)| name.ends_with(ending)).map_or("", |(_, unit)| unit)
-}
-
-/// Whether librdkafka understood another number than what was written: it takes the digits at the
-/// beginning and drops the rest, so `10s` would be 10 milliseconds, and one digit too many wraps.
-fn read_otherwise(written: &str, understood: &str) -> bool {
-    let number = |text: &str| text.trim().parse::<f64>().ok();
-    written != understood && number(understood).is_some() && number(written) != number(understood)
 }
 
 /// The property that `name` gives a file for. As a variable the name has lost its underscore.
@@ -205,15 +123,6 @@ fn property_file(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_that_happens_to_be_a_number_is_taken_as_it_is() {
-        for text in ["007", "nan", "1e5"] {
-            assert!(!read_otherwise(text, text), "{text}");
-        }
-        assert!(!read_otherwise("true", "true") && !read_otherwise("1", "true"));
-        assert!(read_otherwise("010", "8") && read_otherwise("10s", "10"));
-    }
 
     #[test]
     fn secrets_of_properties_may_come_from_files_under_either_spelling() {

@@ -19,8 +19,8 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use tokio_postgres::config::{Host, SslMode};
 
-use super::kafka::why;
-use super::postgres::UrlError;
+use super::UrlError;
+use crate::config::load::file::why;
 
 /// `sslrootcert` that stands for what the system trusts.
 const SYSTEM: &str = "system";

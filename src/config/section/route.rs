@@ -4,11 +4,12 @@ use std::fmt;
 
 use config::{Value, ValueKind};
 
-use super::decode::{FieldSources, Format};
-use super::kafka::is_topic_name;
-use super::load::section::Section;
-use super::postgres::is_identifier;
-use crate::config::route_name;
+use crate::config::field_source::FieldSources;
+use crate::config::load::reader::Section;
+use crate::config::section::decode::Format;
+use crate::config::section::kafka::is_topic_name;
+use crate::config::section::postgres::is_identifier;
+use crate::config::section::route_name;
 
 /// What happens to an event that no route matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -151,7 +152,10 @@ fn identifier(text: &str) -> Option<(String, &str)> {
 const ACTIONS: [&str; 4] = ["skip", "document", "upsert", "delete"];
 
 /// Reads all `[[route]]` tables.
-pub(super) fn read_routes(sections: Vec<Section<'_>>, format: Format) -> Vec<RouteConfig> {
+pub(in crate::config) fn read_routes(
+    sections: Vec<Section<'_>>,
+    format: Format,
+) -> Vec<RouteConfig> {
     let mut routes: Vec<RouteConfig> = Vec::new();
     for section in sections {
         let route = RouteConfig::read(section, format, &routes);

@@ -1,14 +1,10 @@
-//! What operators see: dead letters, notifications, the admin port and logs.
+//! `[dead_letter]`: what happens to poison, and the brakes on how much of it there may be.
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use super::kafka::is_topic_name;
-use super::load::near::suggestion;
-use super::load::section::Section;
+use crate::config::load::reader::Section;
 
 /// What stands for the source topic in `dead_letter.topic`.
 const TOPIC_MARK: &str = "{topic}";
@@ -50,62 +46,6 @@ pub enum HeaderStyle {
     Connect,
 }
 
-/// Which outcomes leave a row in `notification_t`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotificationConfig {
-    /// Which outcomes are written.
-    pub write: NotificationWrite,
-    /// Whose event bodies are written with them.
-    pub event_json: EventJson,
-}
-
-/// Which outcomes are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NotificationWrite {
-    /// Every record's.
-    All,
-    /// Only what did not go well.
-    Failures,
-    /// None.
-    None,
-}
-
-/// Whose event bodies are written with the outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventJson {
-    /// None.
-    None,
-    /// Those that did not go well.
-    Failures,
-    /// Every one.
-    All,
-}
-
-/// The admin port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdminConfig {
-    /// Where it listens; port 0 lets the system choose.
-    pub listen: SocketAddr,
-}
-
-/// Logs, on stderr.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogConfig {
-    /// A level, or a filter such as `info,pgsluice::kafka=debug`.
-    pub level: String,
-    /// The form; `None`: pretty on a terminal, JSON otherwise.
-    pub format: Option<LogFormat>,
-}
-
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Pretty,
-}
-
 impl DeadLetterConfig {
     /// The topic for dead letters of `source`; `None` when they stay in the table.
     pub fn topic_for(&self, source: &str) -> Option<String> {
@@ -119,7 +59,7 @@ impl DeadLetterConfig {
         (!self.topic.is_empty()).then(|| format!("^{}$", parts.join(".*")))
     }
 
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(in crate::config) fn read(mut section: Section<'_>) -> Self {
         let topic = section.optional_text("topic").unwrap_or_default();
         if !topic.is_empty() && !is_topic_name(&topic.replace(TOPIC_MARK, "t")) {
             section.problem("topic", "expected a topic name, in which {topic} is the source topic");
@@ -163,88 +103,9 @@ fn escape_dots(part: &str) -> String {
     part.replace('.', "\\.")
 }
 
-impl NotificationConfig {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
-        section.not_yet("retain", "retention of notifications");
-        let write = [
-            ("all", NotificationWrite::All),
-            ("failures", NotificationWrite::Failures),
-            ("none", NotificationWrite::None),
-        ];
-        let event_json =
-            [("none", EventJson::None), ("failures", EventJson::Failures), ("all", EventJson::All)];
-        let config = Self {
-            write: section.choice("write", &write, &[]),
-            event_json: section.choice("event_json", &event_json, &[]),
-        };
-        if config.write == NotificationWrite::None && config.event_json != EventJson::None {
-            let message = "has no effect: notification.write is \"none\"";
-            section.contradiction("event_json", &["notification.write"], message);
-        }
-        section.finish();
-        config
-    }
-}
-
-impl AdminConfig {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
-        let text = section.text("listen");
-        let listen = text.parse().unwrap_or_else(|_| {
-            if !text.is_empty() {
-                section.problem("listen", "expected an address and port, such as 127.0.0.1:9187");
-            }
-            SocketAddr::from(([127, 0, 0, 1], 0))
-        });
-        section.finish();
-        Self { listen }
-    }
-}
-
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-
-/// Whether the text is a level or a filter. A word alone must be a level: the filter would take any
-/// other for the name of a module, and everything else would be silent.
-fn is_filter(text: &str) -> bool {
-    let known = |part: &str| {
-        part.contains(['=', '[']) || LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level))
-    };
-    text.split(',').all(|part| known(part.trim())) && EnvFilter::try_new(text).is_ok()
-}
-
-impl LogConfig {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
-        let level = section.text("level");
-        if !is_filter(&level) {
-            let near = suggestion(&level, &LEVELS);
-            section.problem(
-                "level",
-                format!(
-                    "expected {}, or a filter such as \"info,pgsluice::kafka=debug\"{near}",
-                    LEVELS.join(" | ")
-                ),
-            );
-        }
-        let formats = [("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
-        let format = section.optional_choice("format", &formats, &[]);
-        section.finish();
-        Self { level, format }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_word_that_is_no_level_would_silence_everything_and_is_refused() {
-        for filter in ["info", "WARN", "off", "info,pgsluice::kafka=debug", "pgsluice=trace, warn"]
-        {
-            assert!(is_filter(filter), "{filter}");
-        }
-        for other in ["verbose", "inf", "pgsluice", "info,pgsluice", "a=b=c", ""] {
-            assert!(!is_filter(other), "{other}");
-        }
-    }
 
     fn letters(topic: &str) -> DeadLetterConfig {
         DeadLetterConfig {

@@ -3,7 +3,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::postgres::UrlError;
+use super::UrlError;
 use super::tls::{TakeError, TlsParameters};
 
 /// The text without parameters about TLS, and those.

@@ -4,102 +4,15 @@
 //! thrown away once there is a single problem, so the stand-in is never used. The keys a section
 //! asks for are its known keys; whatever else stands in it is reported with the nearest of them.
 
-use std::cell::RefCell;
-use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
 
 use super::layer::{ENV_PREFIX, Place, is_env, place_of};
 use super::near::{nearest, suggestion};
+use super::problem::Collector;
 use super::units::{Bytes, parse_duration};
-
-/// One thing that is wrong with the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// The key, dotted, e.g. `kafka.brokers`; empty when the file itself cannot be read.
-    pub key: String,
-    /// Where it was written; `None` when it was not.
-    pub place: Option<Place>,
-    /// What is wrong and what is expected. Never holds a value that may be a secret.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.place, self.key.is_empty()) {
-            (Some(place), true) => write!(f, "{place}: {}", self.message),
-            (Some(place), false) => write!(f, "{place}: {}: {}", self.key, self.message),
-            (None, true) => f.write_str(&self.message),
-            (None, false) => write!(f, "{}: {}", self.key, self.message),
-        }
-    }
-}
-
-/// Everything that is wrong with the configuration; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigProblems(pub Vec<ConfigProblem>);
-
-impl fmt::Display for ConfigProblems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigProblems {}
-
-/// Where problems are collected while sections are read.
-#[derive(Debug, Default)]
-pub(in crate::config) struct Collector {
-    file: Option<PathBuf>,
-    problems: RefCell<Vec<ConfigProblem>>,
-    /// Keys that could not be read, in whose place a stand-in value is.
-    unread: RefCell<Vec<String>>,
-}
-
-impl Collector {
-    pub(in crate::config) fn new(file: Option<&Path>) -> Self {
-        Self { file: file.map(Path::to_owned), ..Self::default() }
-    }
-
-    /// Notes a problem of a key; `value` tells where it was written.
-    pub(in crate::config) fn note(
-        &self,
-        key: impl Into<String>,
-        value: Option<&Value>,
-        message: String,
-    ) {
-        let key = key.into();
-        self.unread.borrow_mut().push(key.clone());
-        self.add(key, value, message);
-    }
-
-    fn add(&self, key: String, value: Option<&Value>, message: String) {
-        let place = value.and_then(|value| place_of(value, self.file.as_deref()));
-        self.problems.borrow_mut().push(ConfigProblem { key, place, message });
-    }
-
-    /// The problems in the order of the file, those without a line last.
-    pub(in crate::config) fn into_problems(self) -> Vec<ConfigProblem> {
-        let mut problems: Vec<ConfigProblem> = Vec::new();
-        for problem in self.problems.into_inner() {
-            // A section that is no table is noticed by everybody who reads it.
-            if !problems.contains(&problem) {
-                problems.push(problem);
-            }
-        }
-        problems.sort_by_key(|problem| problem.place.as_ref().map_or(usize::MAX, Place::line));
-        problems
-    }
-}
 
 /// One table of the configuration while it is read.
 #[derive(Debug)]
@@ -154,15 +67,14 @@ impl<'a> Section<'a> {
         message: impl Into<String>,
     ) {
         let path = self.path_of(key);
-        let unread = self.collector.unread.borrow();
-        if !unread.iter().any(|key| *key == path || with.contains(&key.as_str())) {
+        if !self.collector.any_unread(|key| key == path || with.contains(&key)) {
             self.collector.add(path, self.written(key), message.into());
         }
     }
 
     /// Whether a problem of this table or a key of it was noted.
     pub(in crate::config) fn has_problems(&self) -> bool {
-        self.collector.problems.borrow().iter().any(|problem| problem.key.starts_with(&self.path))
+        self.collector.has_problems_of(&self.path)
     }
 
     /// Notes a problem with this table as a whole.

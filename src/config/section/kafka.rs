@@ -1,14 +1,15 @@
-//! Where records come from.
+//! `[kafka]`: where records come from.
+
+mod properties;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fmt;
 use std::time::Duration;
-use std::{fmt, io};
 
 use jiff::Timestamp;
 
-use super::load::section::Section;
-use super::properties;
+use crate::config::ClientLibrary;
+use crate::config::load::reader::Section;
 
 /// Brokers, group and topics.
 #[derive(Clone)]
@@ -61,13 +62,13 @@ pub enum StartFrom {
 const MAX_NAME: usize = 249;
 
 impl KafkaConfig {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
+    pub(in crate::config) fn read(mut section: Section<'_>, library: &dyn ClientLibrary) -> Self {
         let config = Self {
             brokers: read_brokers(&mut section),
             group: section.text("group"),
             topics: read_topics(&mut section),
             start_from: read_start(&mut section),
-            properties: properties::read(&section.table("properties")),
+            properties: properties::read(&section.table("properties"), library),
             revoke_budget: section
                 .duration("revoke_budget", Duration::ZERO..=Duration::from_secs(60)),
             instance_id: section.optional_text("instance_id"),
@@ -153,30 +154,6 @@ fn read_start(section: &mut Section<'_>) -> StartFrom {
             );
             StartFrom::Earliest
         }),
-    }
-}
-
-/// The content of a file without the line end that editors add.
-pub(super) fn read_secret_line(path: &Path) -> Result<String, String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(error) => Err(cannot_read(path, &error)),
-    }
-}
-
-/// The message for a file that cannot be read.
-pub(super) fn cannot_read(path: &Path, error: &io::Error) -> String {
-    format!("cannot read {}: {}", path.display(), why(error))
-}
-
-/// Why a file cannot be read, in an operator's words.
-pub(super) fn why(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
-        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-        io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-        kind => kind.to_string(),
     }
 }
 
