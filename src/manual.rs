@@ -3,6 +3,8 @@
 //!
 //! `PGSLUICE_WRITE_DOCS=1 cargo test --lib manual` writes `docs/configuration.md` anew.
 
+mod invariants;
+
 use std::fs;
 
 use crate::config::{self, DEFAULT_TOML};

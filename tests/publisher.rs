@@ -82,6 +82,7 @@ impl Place {
     }
 }
 
+/// Proves INV-6 and INV-14.
 #[test]
 fn letters_come_whole_and_in_the_order_of_their_stream_until_they_are_marked() {
     let place = Place::new("letters");
@@ -117,6 +118,7 @@ fn letters_come_whole_and_in_the_order_of_their_stream_until_they_are_marked() {
     assert_eq!(place.claim(&session, &both, PORTION), [9, 1]);
 }
 
+/// Proves INV-10.
 #[test]
 fn a_process_that_lost_a_stream_publishes_none_of_its_letters() {
     let place = Place::new("letters_lost");

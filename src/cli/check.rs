@@ -187,9 +187,7 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
                 "route {name} waits for topic {topic}, which kafka.topics does not read"
             ));
         }
-        if let RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } = &route.action
-            && table.schema.is_none()
-        {
+        if route.action.table().is_some_and(|table| table.schema.is_none()) {
             notes.push(format!(
                 "route {name} names a table without its schema: the role's search_path \
                  decides which one is meant"

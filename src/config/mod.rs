@@ -38,7 +38,10 @@ pub use section::postgres::{
     Durability, Migrate, PostgresConfig, Target, Tls, UrlError, Verification,
 };
 pub use section::retry::RetryConfig;
-pub use section::route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
+pub use section::route::{
+    ColumnSources, DeleteRoute, DocumentRoute, DocumentState, OnUnmatched, RouteAction,
+    RouteConfig, TableName, UpsertRoute,
+};
 pub use section::route_name::DEFAULT_ROUTE;
 pub use section::shutdown::ShutdownConfig;
 

@@ -316,12 +316,11 @@ fn routes_are_read_in_order_with_the_formats_defaults() {
                 [[route]]\nskip = true\n";
     let routes = with_file(file).expect("valid").routes;
     assert_eq!(routes[0].event_type, ["A", "B"]);
-    assert!(
-        matches!(&routes[0].action, RouteAction::Upsert { columns: Some(c), .. } if c.len() == 1)
-    );
-    assert!(matches!(&routes[1].action, RouteAction::Delete { soft, .. } if soft.len() == 1));
-    let document = RouteAction::Document { state: DocumentState::Merge, delete: false };
-    assert_eq!(routes[2].action, document);
+    let RouteAction::Upsert(upsert) = &routes[0].action else { panic!() };
+    assert_eq!(upsert.columns.as_ref().map(Vec::len), Some(1));
+    assert!(matches!(&routes[1].action, RouteAction::Delete(delete) if delete.soft.len() == 1));
+    let document = DocumentRoute { state: DocumentState::Merge, delete: false };
+    assert_eq!(routes[2].action, RouteAction::Document(document));
     assert_eq!(routes[3].action, RouteAction::Skip);
 }
 

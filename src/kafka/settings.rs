@@ -190,6 +190,7 @@ mod tests {
         }
     }
 
+    /// Proves INV-1.
     #[test]
     fn a_users_property_cannot_move_what_the_guarantees_rest_on() {
         let properties = [

@@ -177,6 +177,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&statements.cell("a"), &statements.cell("b")));
     }
 
+    /// Proves INV-11.
     #[test]
     fn the_cache_is_bounded_and_forgets_what_was_not_used_longest() {
         let statements = Statements::default();

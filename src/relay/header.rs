@@ -135,6 +135,7 @@ mod tests {
         headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
     }
 
+    /// Proves INV-6.
     #[test]
     fn the_records_own_headers_come_first_and_unchanged() {
         let mut letter = letter(7);

@@ -137,6 +137,7 @@ fn header(message: &OwnedMessage, name: &str) -> Option<String> {
     Some(String::from_utf8(last.value?.to_vec()).unwrap())
 }
 
+/// Proves INV-6.
 #[test]
 fn letters_are_published_in_order_to_the_same_partition_as_they_were_read() {
     let broker = MockCluster::new(1).unwrap();

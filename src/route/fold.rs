@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn target(columns: usize) -> Target {
-        let column = |name: String| Column { name, ty: ColumnType::Int8 };
+        let column = |name: String| Column::new(&name, ColumnType::Int8);
         Target {
             schema: "public".into(),
             table: "customer".into(),

@@ -286,6 +286,7 @@ mod tests {
         assert!(Parameter::Many(vec![]).to_sql(&Type::TEXT, &mut out).is_err());
     }
 
+    /// Proves INV-9.
     #[test]
     fn debug_shows_no_value() {
         let shown = format!("{:?}", Parameter::One(Cell::Text("secret".into())));

@@ -131,6 +131,7 @@ mod tests {
         crate::telemetry::flush_logs();
     }
 
+    /// Proves INV-9.
     #[test]
     fn a_panic_is_logged_with_its_place_and_without_its_values_inv_9() {
         let test = "telemetry::log::tests::panics_for_the_test_below";

@@ -188,6 +188,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a whole number"))
 }
 
+/// Proves INV-5.
 #[test]
 #[ignore = "takes minutes: make soak"]
 fn whatever_happens_every_record_has_its_outcome() {

@@ -180,6 +180,7 @@ fn assert_letters_unmarked(letters: &[Incoming]) {
     }
 }
 
+/// Proves INV-9.
 #[test]
 fn nothing_marked_gets_out_of_records_that_fail_and_of_an_outage_between_them() {
     let server = guarded_server();
@@ -239,6 +240,7 @@ fn assert_reasons(case: &Case, places: &[Place], reasons: &[&str], applied: [Pla
     }
 }
 
+/// Proves INV-9.
 #[test]
 fn a_refused_database_password_is_not_told_again() {
     let server = guarded_server();
@@ -273,6 +275,7 @@ fn a_password_that_the_server_wants_and_nobody_gave_is_asked_for() {
     assert!(output.contains("postgres.password_file"), "{output}");
 }
 
+/// Proves INV-9.
 #[test]
 fn a_kafka_password_that_is_of_no_use_is_not_told_again() {
     let case = Case::new("canary_sasl", 1);
@@ -295,6 +298,7 @@ fn a_kafka_password_that_is_of_no_use_is_not_told_again() {
     assert_daemon_unmarked(&daemon);
 }
 
+/// Proves INV-9.
 #[test]
 fn a_configuration_that_is_refused_is_explained_without_its_secrets() {
     for url in [

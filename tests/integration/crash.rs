@@ -12,6 +12,7 @@ use pgsluice_testkit::kafka;
 use pgsluice_testkit::load::Load;
 use pgsluice_testkit::wait;
 
+/// Proves INV-1, INV-3 and INV-4.
 #[test]
 fn killed_again_and_again_under_load_nothing_is_lost_and_nothing_happens_twice() {
     let case = Case::new("kill9", 4);
@@ -43,6 +44,7 @@ fn killed_again_and_again_under_load_nothing_is_lost_and_nothing_happens_twice()
     daemon.stop();
 }
 
+/// Proves INV-4 and INV-5.
 #[test]
 fn killed_after_the_database_commit_and_before_the_offset_commit_a_restart_changes_nothing() {
     let case = Case::new("kill9_between", 2);
@@ -67,6 +69,7 @@ fn killed_after_the_database_commit_and_before_the_offset_commit_a_restart_chang
     assert_eq!(counted(&daemon, "APPLIED"), 0);
 }
 
+/// Proves INV-1.
 #[test]
 fn a_stop_under_load_is_clean_and_the_next_start_reads_nothing_twice() {
     let case = Case::new("sigterm", 3);

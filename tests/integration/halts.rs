@@ -86,6 +86,7 @@ fn a_table_that_is_missing_at_start_is_waited_for() {
     daemon.stop();
 }
 
+/// Proves INV-7.
 #[test]
 fn a_renamed_table_halts_until_it_has_its_name_again() {
     breaks_and_mends(
@@ -135,6 +136,7 @@ fn a_column_of_another_type_is_taken_up_as_it_is_now() {
     assert_eq!(version.as_deref(), Some("2"));
 }
 
+/// Proves INV-13.
 #[test]
 fn a_value_that_its_column_can_hold_by_now_is_no_dead_letter() {
     let case = Case::new("widened", 1);
@@ -184,6 +186,7 @@ fn a_missing_partition_of_the_target_halts_until_it_is_added() {
     until_resumed(&case, &daemon, 2);
 }
 
+/// Proves INV-7.
 #[test]
 fn a_revoked_grant_halts_until_it_is_granted() {
     let case = Case::new("revoked", 1);

@@ -51,6 +51,7 @@ fn an_open_transaction_is_not_read_before_it_commits() {
     assert_eq!(case.version("c"), Some(1));
 }
 
+/// Proves INV-4.
 #[test]
 fn an_operator_who_resets_the_group_is_obeyed_and_changes_no_row() {
     let case = Case::new("reset_offsets", 2);

@@ -13,6 +13,7 @@ fn takes(case: &Case) -> i64 {
     case.database.count("select coalesce(sum(owner_epoch), 0) from pgsluice.stream_t")
 }
 
+/// Proves INV-3.
 #[test]
 fn a_second_instance_that_comes_and_goes_under_load_changes_no_outcome() {
     let case = Case::new("rebalance", 6);
@@ -75,6 +76,7 @@ fn instances_that_come_and_go_faster_than_the_group_settles_change_no_outcome() 
     steady.stop();
 }
 
+/// Proves INV-3 and INV-10.
 #[test]
 fn a_frozen_instance_wakes_up_into_a_world_that_went_on_without_it() {
     let case = Case::new("frozen", 4);
@@ -129,6 +131,7 @@ fn instances_that_start_together_on_an_empty_database_migrate_it_once() {
     }
 }
 
+/// Proves INV-12.
 #[test]
 fn a_database_that_hangs_causes_lag_but_no_rebalance() {
     let case = Case::new("slow_database", 2);

@@ -28,6 +28,7 @@ fn series(daemon: &Daemon) -> BTreeSet<String> {
     ours.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
 }
 
+/// Proves INV-11.
 #[test]
 fn records_counted_by_verdict_are_those_of_the_table_and_keys_make_no_series() {
     let case = Case::new("metrics_agree", 2);
@@ -217,6 +218,7 @@ fn assert_letters_agree(case: &Case, daemon: &Daemon) {
     assert_eq!(daemon.metric("pgsluice_letters_written_total", &[]), all);
 }
 
+/// Proves INV-11.
 #[test]
 fn the_series_of_a_partition_go_with_it() {
     let case = Case::new("metrics_revoked", 2);

@@ -5,6 +5,7 @@ use serde_json::json;
 use pgsluice_testkit::case::{Case, ENVELOPE, customer_event, renamed};
 use pgsluice_testkit::kafka::Outgoing;
 
+/// Proves INV-3.
 #[test]
 fn an_older_version_is_stale_and_changes_nothing() {
     let case = Case::new("stale", 1);
@@ -58,6 +59,7 @@ fn another_event_of_the_same_version_is_poison_and_parks_what_follows() {
     assert_eq!(case.state("c").as_deref(), Some(r#"{"newName": "c 1"}"#));
 }
 
+/// Proves INV-3 and INV-5.
 #[test]
 fn versions_of_many_aggregates_out_of_order_end_at_the_highest() {
     let case = Case::new("shuffled", 4);
@@ -97,6 +99,7 @@ fn an_event_after_a_deletion_elsewhere_does_not_resurrect() {
     assert_eq!(case.state("a"), None);
 }
 
+/// Proves INV-4.
 #[test]
 fn unversioned_records_delivered_again_change_nothing() {
     let case = Case::new("unversioned_again", 2);

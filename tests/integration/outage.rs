@@ -11,6 +11,7 @@ use pgsluice_testkit::postgres::Postgres;
 use pgsluice_testkit::process::signal;
 use pgsluice_testkit::wait;
 
+/// Proves INV-1 and INV-7.
 #[test]
 fn one_locked_row_delays_its_own_aggregate_only() {
     let case = Case::new("locked_row", 1);
@@ -125,6 +126,7 @@ fn a_backend_killed_by_the_system_takes_the_server_through_recovery_and_loses_no
     case.assert_no_letters();
 }
 
+/// Proves INV-1.
 #[test]
 fn a_crash_of_the_whole_server_loses_nothing_that_progress_covers() {
     let server = Postgres::own();
@@ -144,6 +146,7 @@ fn a_crash_of_the_whole_server_loses_nothing_that_progress_covers() {
     sent.assert_all_applied(&case);
 }
 
+/// Proves INV-7 and INV-12.
 #[test]
 fn a_server_that_stands_still_costs_a_session_and_no_partition() {
     let server = Postgres::own();
@@ -172,6 +175,7 @@ fn a_server_that_stands_still_costs_a_session_and_no_partition() {
     daemon.stop();
 }
 
+/// Proves INV-7.
 #[test]
 fn ten_seconds_without_a_database_are_waited_out() {
     let server = Postgres::own();

@@ -77,6 +77,7 @@ fn dead_letters(case: &Case, daemon: &Daemon, count: usize) -> Vec<Incoming> {
     found
 }
 
+/// Proves INV-8.
 #[test]
 fn a_row_that_violates_a_check_is_isolated_in_the_middle_of_its_aggregate() {
     let case = Case::new("check_violation", 1);
@@ -120,6 +121,7 @@ fn a_deferred_constraint_is_isolated_although_it_speaks_at_commit() {
     assert_eq!(case.database.text(constraint).as_deref(), Some("known"));
 }
 
+/// Proves INV-8.
 #[test]
 fn poison_late_in_an_aggregates_life_parks_what_comes_later() {
     let case = Case::new("later_poison", 1);
@@ -206,6 +208,7 @@ fn an_event_whose_aggregate_cannot_be_told_is_dead_lettered_alone() {
     assert_eq!(case.database.count("select count(*) from pgsluice.aggregate_t"), 1);
 }
 
+/// Proves INV-6.
 #[test]
 fn the_dead_letter_topic_holds_the_originals_byte_for_byte_and_in_order() {
     let case = Case::new("letters", 3);
@@ -248,6 +251,7 @@ fn the_dead_letter_topic_holds_the_originals_byte_for_byte_and_in_order() {
     assert_eq!(header(2, "pgsluice.disposition").as_deref(), Some("parked"));
 }
 
+/// Proves INV-4.
 #[test]
 fn dead_letters_and_parked_records_delivered_again_stay_what_they_are() {
     let case = Case::new("letters_again", 1);
@@ -273,6 +277,7 @@ fn dead_letters_and_parked_records_delivered_again_stay_what_they_are() {
     dead_letters(&case, &daemon, 3);
 }
 
+/// Proves INV-9.
 #[test]
 fn no_value_of_an_event_reaches_log_notification_or_dead_letter_headers() {
     let case = Case::new("secrecy", 1);

@@ -123,6 +123,7 @@ fn each_record_is_shown_with_its_route_verdict_and_effect_before_the_first_start
     assert_eq!(kafka::partition_count(&format!("{}-dlq", case.topic)), None);
 }
 
+/// Proves INV-9.
 #[test]
 fn a_sample_shows_no_value_of_a_record() {
     let case = Case::new("sample_values", 1);

@@ -25,6 +25,7 @@ fn until_told(daemon: &Daemon, sqlstate: &str) {
     });
 }
 
+/// Proves INV-7.
 #[test]
 fn a_standby_is_waited_for_until_it_is_promoted() {
     let server = Postgres::own();
@@ -53,6 +54,7 @@ fn a_standby_is_waited_for_until_it_is_promoted() {
     daemon.stop();
 }
 
+/// Proves INV-7.
 #[test]
 fn a_full_disk_is_waited_for_until_there_is_room() {
     let server = Postgres::with_small_disk();

@@ -10,7 +10,8 @@ use pgsluice::lanes::parked_count::ParkedCount;
 use pgsluice::lanes::slow::{read, resolve};
 use pgsluice::lanes::statement::Statements;
 use pgsluice::postgres::{Session, SessionEnd};
-use pgsluice::route::{CompiledAction, CompiledRoute, Plan};
+use pgsluice::route::kind::{Document, Upsert};
+use pgsluice::route::{CompiledAction, CompiledRoute, Plan, Target};
 use pgsluice::sql::name::Schema;
 use pgsluice::store::migrate;
 use pgsluice::store::sink::find_or_create;
@@ -180,7 +181,12 @@ fn configuration(database: &Database) -> Config {
     config::load(None, variables, &Librdkafka).unwrap()
 }
 
-pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document { merge: false };
+/// A route that upserts rows of the target.
+pub(crate) fn upserting(target: Target) -> CompiledAction {
+    CompiledAction::Upsert(Upsert(target))
+}
+
+pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document(Document::Replace);
 
 /// An event of aggregate `Customer/c-1`, whose id follows from its offset.
 pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Event {

@@ -26,16 +26,19 @@ const BATCHES: u32 = 48;
 /// How many cases a batch has at most.
 const BATCH: usize = 150;
 
+/// Proves INV-2, INV-3, INV-4 and INV-8.
 #[test]
 fn the_fast_statement_moves_when_the_rule_applies_every_event_and_counts_what_is_missing() {
     fast_statement("guard_first", GapPolicy::Apply);
 }
 
+/// Proves INV-2, INV-3, INV-4 and INV-8.
 #[test]
 fn the_fast_statement_moves_when_the_rule_applies_every_event_and_parks_at_a_gap() {
     fast_statement("guard_first_parking", GapPolicy::Park);
 }
 
+/// Proves INV-13.
 #[test]
 fn the_slow_statement_moves_exactly_while_the_row_stands_where_it_was_seen() {
     let table = Table::new("guard_seen", GapPolicy::Apply);

@@ -170,6 +170,7 @@ fn any_value_for_any_type_is_written_or_is_poison_and_never_more_than_that() {
     assert_eq!(refused, [""; 0]);
 }
 
+/// Proves INV-5.
 #[test]
 fn a_record_of_any_bytes_gets_an_outcome() {
     let routed = Routed::new(
@@ -295,6 +296,7 @@ fn a_trigger_that_drops_the_row_has_the_last_word() {
     assert_eq!(routed.fixture.line("select name from t"), "kept");
 }
 
+/// Proves INV-7.
 #[test]
 fn a_policy_that_hides_the_row_is_a_missing_privilege_and_no_dead_letter() {
     use pgsluice_core::fault::Decision;

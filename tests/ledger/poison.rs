@@ -10,13 +10,13 @@ use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{
     DOCUMENT, Fixture, Lane, document, done, failed_before, failed_code, failed_with, group,
-    group_of, incompressible, poison, upsert,
+    group_of, incompressible, poison, upsert, upserting,
 };
 
 /// A table whose column `parent` has a deferred foreign key, and `amount` a check.
 fn child_route() -> CompiledAction {
-    let column = |name: &str, ty| Column { name: name.into(), ty };
-    CompiledAction::Upsert(Target {
+    let column = |name: &str, ty| Column::new(name, ty);
+    upserting(Target {
         schema: "public".into(),
         table: "child".into(),
         key: vec![column("id", ColumnType::Int8)],
@@ -44,6 +44,7 @@ fn child(offset: i64, parent: i64, amount: &str) -> pgsluice_core::event::Event 
 const ENDED_BY_POISON: [Verdict; 4] =
     [Verdict::Applied, Verdict::DeadLettered, Verdict::Parked, Verdict::Parked];
 
+/// Proves INV-2 and INV-8.
 #[test]
 fn the_good_beginning_commits_with_the_letter_of_the_event_that_ended_it() {
     let fixture = with_child_table("poison_prefix");
@@ -98,6 +99,7 @@ fn a_deferred_constraint_is_found_before_commit() {
     );
 }
 
+/// Proves INV-7.
 #[test]
 fn a_second_failure_of_another_kind_is_no_verdict_yet() {
     let fixture = with_child_table("poison_kind");
@@ -107,6 +109,7 @@ fn a_second_failure_of_another_kind_is_no_verdict_yet() {
     assert_eq!(fixture.letters(1), [""; 0]);
 }
 
+/// Proves INV-7.
 #[test]
 fn what_an_operator_can_mend_is_never_a_letter() {
     let fixture = with_child_table("poison_halt");
@@ -121,6 +124,7 @@ fn what_an_operator_can_mend_is_never_a_letter() {
     );
 }
 
+/// Proves INV-10.
 #[test]
 fn who_lost_the_stream_writes_no_letter_and_parks_nothing() {
     let fixture = with_child_table("poison_owner");
@@ -136,6 +140,7 @@ fn who_lost_the_stream_writes_no_letter_and_parks_nothing() {
     assert_eq!(fixture.slow(older), GroupReply::NotOwner);
 }
 
+/// Proves INV-2.
 #[test]
 fn a_commit_that_the_server_turned_into_a_rollback_is_a_failure() {
     let fixture = with_child_table("poison_rollback");
@@ -208,6 +213,7 @@ fn an_aggregate_id_of_the_greatest_length_is_as_good_as_any_other() {
     assert_eq!(fixture.line(stored), id.len().to_string());
 }
 
+/// Proves INV-6.
 #[test]
 fn a_letter_keeps_the_record_byte_for_byte() {
     let fixture = Fixture::new("poison_bytes", vec![DOCUMENT]);
@@ -231,6 +237,7 @@ fn a_letter_keeps_the_record_byte_for_byte() {
     );
 }
 
+/// Proves INV-9.
 #[test]
 fn a_constraint_named_by_the_server_shows_no_value_anywhere() {
     let fixture = with_child_table("poison_leak");
@@ -241,6 +248,7 @@ fn a_constraint_named_by_the_server_shows_no_value_anywhere() {
     assert!(!shown.contains("77712345"), "{shown}");
 }
 
+/// Proves INV-9.
 #[test]
 fn names_that_a_trigger_made_up_are_not_kept() {
     let fixture = with_child_table("poison_raised_names");

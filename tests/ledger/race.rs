@@ -43,6 +43,7 @@ fn overtaken(fixture: &Fixture, group: Group) -> GroupReply {
     reply
 }
 
+/// Proves INV-13.
 #[test]
 fn a_row_that_appears_after_it_was_judged_absent_is_judged_again() {
     let fixture = Fixture::new("race_apply", vec![DOCUMENT]);
@@ -53,6 +54,7 @@ fn a_row_that_appears_after_it_was_judged_absent_is_judged_again() {
     assert_eq!(fixture.slow(group(1, vec![document(5, Some(3))])), done(&[Verdict::Stale]));
 }
 
+/// Proves INV-13.
 #[test]
 fn a_row_that_appears_is_not_parked_and_no_letter_is_written() {
     let fixture = Fixture::new("race_park", vec![DOCUMENT]);

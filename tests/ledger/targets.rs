@@ -1,15 +1,16 @@
 //! Rows of users' tables.
 
+use pgsluice::route::kind::Delete;
 use pgsluice::route::{Column, CompiledAction, Target};
 use pgsluice::sql::column_type::ColumnType;
 use pgsluice_core::event::{Event, RowAction, Value};
 use pgsluice_core::group::GroupReply;
 use pgsluice_core::verdict::Verdict;
 
-use crate::fixture::{Fixture, Lane, done, failed_code, group, group_of, row, upsert};
+use crate::fixture::{Fixture, Lane, done, failed_code, group, group_of, row, upsert, upserting};
 
 fn column(name: &str, ty: ColumnType) -> Column {
-    Column { name: name.into(), ty }
+    Column::new(name, ty)
 }
 
 /// `customer(id, name not null, "Balance", …)`, with a quoted name on purpose.
@@ -19,7 +20,7 @@ fn customer(columns: Vec<Column>) -> Target {
 }
 
 fn route() -> CompiledAction {
-    CompiledAction::Upsert(customer(vec![
+    upserting(customer(vec![
         column("name", ColumnType::Text { max_chars: None }),
         column("Balance", ColumnType::Numeric),
     ]))
@@ -110,6 +111,7 @@ fn events_of_a_group_fold_into_one_row_version() {
     assert_eq!(fixture.notes(1).len(), 3);
 }
 
+/// Proves INV-2.
 #[test]
 fn nothing_of_the_target_is_touched_where_the_ledger_refuses() {
     let fixture = fixture("refused", route());
@@ -134,8 +136,8 @@ fn deletion(offset: i64) -> Event {
 
 #[test]
 fn a_delete_removes_the_row_and_a_soft_delete_marks_it() {
-    let hard = CompiledAction::Delete(customer(vec![]));
-    let soft = CompiledAction::Delete(customer(vec![column("active", ColumnType::Bool)]));
+    let hard = CompiledAction::Delete(Delete(customer(vec![])));
+    let soft = CompiledAction::Delete(Delete(customer(vec![column("active", ColumnType::Bool)])));
     for lane in [Lane::Fast, Lane::Slow] {
         let rows = "insert into customer values (1, 'Jane', 1), (2, 'Joe', 2)";
         let fixture = fixture("hard", hard.clone());
@@ -200,7 +202,7 @@ fn every_column_type_is_bound_as_a_scalar_and_as_an_array() {
         .map(|(i, (_, ty, ..))| column(&format!("c{i}"), ty.clone()))
         .collect();
     let target = Target { table: "typed".into(), ..customer(columns) };
-    let fixture = Fixture::new("types", vec![CompiledAction::Upsert(target)]);
+    let fixture = Fixture::new("types", vec![upserting(target)]);
     let declared: Vec<String> =
         types.iter().enumerate().map(|(i, (name, ..))| format!("c{i} {name}")).collect();
     fixture.database.execute(&format!(
@@ -228,6 +230,7 @@ fn every_column_type_is_bound_as_a_scalar_and_as_an_array() {
     assert!(rows[2].split('|').all(|value| value == "-"), "{}", rows[2]);
 }
 
+/// Proves INV-2.
 #[test]
 fn groups_of_a_chunk_that_failed_are_each_tried_alone() {
     let fixture = fixture("chunk_split", route());

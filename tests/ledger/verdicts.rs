@@ -63,6 +63,7 @@ fn the_first_event_is_applied_and_has_no_gap() {
     case(GapPolicy::Park, Vec::new, || group(1, vec![document(5, Some(9))]), &expected);
 }
 
+/// Proves INV-4.
 #[test]
 fn a_position_that_is_covered_is_a_duplicate_whatever_its_version() {
     let expected = refused(Verdict::Duplicate, r#"1|e5|1|5|0|f|-|{"by": 5}"#);
@@ -72,6 +73,7 @@ fn a_position_that_is_covered_is_a_duplicate_whatever_its_version() {
     case(APPLY, before, || group(1, vec![document(5, None)]), &expected);
 }
 
+/// Proves INV-3.
 #[test]
 fn a_lower_version_is_stale() {
     let expected = refused(Verdict::Stale, r#"3|e5|1|5|0|f|-|{"by": 5}"#);
@@ -156,6 +158,7 @@ fn a_later_log_of_the_partition_creates_again_whatever_the_version() {
     assert_eq!(fixture.ledger(), r#"1|e0|3|0|0|f|-|{"by": 0}"#);
 }
 
+/// Proves INV-8.
 #[test]
 fn a_parked_aggregate_takes_nothing_and_keeps_everything() {
     let before = || {
@@ -170,6 +173,7 @@ fn a_parked_aggregate_takes_nothing_and_keeps_everything() {
     case(APPLY, before, || group(1, vec![document(5, Some(3))]), &settled);
 }
 
+/// Proves INV-4.
 #[test]
 fn a_record_with_a_letter_is_never_applied_again() {
     // GIVEN a letter of a record beyond the ledger's position, as after a change of configuration
@@ -199,6 +203,7 @@ fn a_record_with_a_letter_is_never_applied_again() {
     }
 }
 
+/// Proves INV-5.
 #[test]
 fn every_outcome_is_noted_once() {
     let fixture = Fixture::new("notes", vec![DOCUMENT]);
@@ -222,6 +227,7 @@ fn every_outcome_is_noted_once() {
     assert_eq!(fixture.notes(2), ["8|DUPLICATE|event_repeated"]);
 }
 
+/// Proves INV-4.
 #[test]
 fn what_is_settled_is_found_set_based_and_writes_nothing() {
     let fixture = Fixture::new("look", vec![DOCUMENT]);
@@ -271,6 +277,18 @@ fn merging_keeps_every_digit_and_starts_anew_after_a_delete() {
     assert_eq!(state(), r#"{"e": 5}"#);
     fixture.fast(vec![group(1, vec![delete(7, Some(7)), merging(8, Some(8), r#"{"f":6}"#)])]);
     assert_eq!(state(), r#"{"f": 6}"#);
+}
+
+#[test]
+fn both_lanes_report_every_version_that_is_missing_before_an_event_of_a_group() {
+    for lane in [Lane::Fast, Lane::Slow] {
+        let fixture = Fixture::new("gaps", vec![DOCUMENT]);
+        fixture.slow(group(1, vec![document(5, Some(1))]));
+        let events = vec![document(6, Some(3)), document(7, Some(5)), document(8, Some(9))];
+        let reply = fixture.give(lane, group(1, events));
+        let verdicts = vec![Verdict::Applied; 3];
+        assert_eq!(reply, GroupReply::Done { verdicts, gap: 1 + 1 + 3 }, "{lane:?}");
+    }
 }
 
 #[test]

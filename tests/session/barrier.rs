@@ -46,6 +46,7 @@ fn the_barrier_is_refused_after_the_leads_backend_was_ended() {
 
 /// The trap: a server that crashes and is back within a second has lost what it acknowledged
 /// asynchronously, and would gladly run a barrier that somebody sends on a new connection.
+/// Proves INV-1.
 #[test]
 fn after_a_crash_and_a_quick_restart_the_old_session_advances_nothing() {
     let server = Postgres::own();
@@ -66,6 +67,7 @@ fn after_a_crash_and_a_quick_restart_the_old_session_advances_nothing() {
     assert_eq!(place.claim(&fresh, 0).next, NextOffset(0), "read again from durable progress");
 }
 
+/// Proves INV-1.
 #[test]
 fn the_barrier_is_refused_when_the_lock_is_lost() {
     let place = Place::new("lock_lost");
@@ -83,6 +85,7 @@ fn the_barrier_is_refused_when_the_lock_is_lost() {
 
 /// A cancelled wait for a synchronous standby is answered with success and a WARNING: the write
 /// is there, but a failover would lose it.
+/// Proves INV-1.
 #[test]
 fn a_warning_while_the_barrier_runs_means_it_is_not_durable() {
     let server = Postgres::own();

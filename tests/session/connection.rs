@@ -228,6 +228,7 @@ fn a_statement_that_many_ask_for_is_prepared_once() {
     });
 }
 
+/// Proves INV-9.
 #[test]
 fn a_fault_carries_codes_and_names_and_never_a_value_inv_9() {
     let place = Place::new("faults");

@@ -12,6 +12,7 @@ use pgsluice_core::record::{Generation, NextOffset};
 
 use crate::place::{Place, partition, progress};
 
+/// Proves INV-10.
 #[test]
 fn two_takers_fence_each_other_and_the_old_epoch_moves_nothing_inv_10() {
     let place = Place::new("fence");
@@ -147,6 +148,7 @@ fn the_newest_log_of_a_partition_is_taken_and_an_older_one_left_alone() {
     assert_eq!(place.database.text(epochs).as_deref(), Some("1 1"));
 }
 
+/// Proves INV-10.
 #[test]
 fn who_lost_a_partition_moves_its_position_no_more_inv_10() {
     let place = Place::new("late_move");

@@ -48,6 +48,7 @@ fn parked_aggregates_and_unpublished_letters_are_counted_for_the_sink_up_to_a_li
     assert_eq!(counted(&place, &session, Some(some)), Some(many));
 }
 
+/// Proves INV-14.
 #[test]
 fn numbers_that_were_read_are_not_told_before_a_durable_write_inv_14() {
     let place = Place::on(

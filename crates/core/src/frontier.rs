@@ -148,6 +148,7 @@ mod tests {
         }
     }
 
+    /// Proves INV-1.
     #[test]
     fn progress_waits_for_the_oldest_unfinished_record() {
         let mut frontier = Frontier::new(NextOffset(5), None);
@@ -172,6 +173,7 @@ mod tests {
         assert_eq!(frontier.unfinished(), 1);
     }
 
+    /// Proves INV-1.
     #[test]
     fn the_consumers_position_counts_only_when_nothing_is_unfinished() {
         let mut frontier = Frontier::new(NextOffset(0), None);
@@ -186,6 +188,7 @@ mod tests {
     }
 
     proptest! {
+        /// Proves INV-1.
         #[test]
         fn any_order_of_outcomes_never_passes_an_unfinished_record(
             steps in proptest::collection::vec(1_i64..4, 1..60),

@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn nothing_is_missing_before_what_begins_a_deleted_aggregate_anew() {
         let mut group = group(&[Some(5), Some(6), Some(9), Some(11)]);
-        group.events[1] = event(1, Some(6), LedgerEffect::Clear);
+        let delete = LedgerEffect::Clear;
+        group.events[1] = event(1, Some(6), delete);
         assert_eq!(group.moved(Some(0)), applied(1, 4));
     }
 

@@ -9,6 +9,7 @@
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
 //! | [`decode`] | the seam to whoever turns records into events |
+//! | [`source`] | the port to where records come from |
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
@@ -27,6 +28,7 @@ pub mod random;
 pub mod record;
 #[cfg(test)]
 mod simulation;
+pub mod source;
 pub mod state;
 pub mod text;
 pub mod verdict;

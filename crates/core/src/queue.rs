@@ -233,6 +233,7 @@ mod tests {
         assert!(queue.next_group(2).is_none(), "the third waits behind the first two");
     }
 
+    /// Proves INV-3.
     #[test]
     fn a_key_in_flight_gives_no_second_group_until_it_is_released() {
         let mut queue = Queue::default();

@@ -22,6 +22,8 @@
 //! | `state/unqueued.rs` | what becomes of records that never enter the queue |
 //! | `state/take.rs` | how reading of a partition begins |
 //! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
+//!
+//! In tests `state/check.rs` looks after each input whether everything adds up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -301,6 +303,7 @@ impl State {
         }
         let letter = |v: &Verdict| matches!(v, Verdict::DeadLettered | Verdict::Parked);
         if verdicts.iter().any(letter) {
+            self.out.push(Action::PublishLetters);
             self.out.push(Action::Report(Report::LettersWritten));
         }
         self.discard(group);

@@ -380,6 +380,7 @@ mod tests {
         judge(Some(&parked_at_version_2()), &event, GapPolicy::Apply)
     }
 
+    /// Proves INV-8.
     #[test]
     fn a_parked_aggregate_parks_what_is_later_or_cannot_be_told() {
         let park = Judgement::Park(Reason::AggregateParked);
@@ -390,6 +391,7 @@ mod tests {
         assert_eq!(judged(at(2, 1), "e", None), park);
     }
 
+    /// Proves INV-4.
     #[test]
     fn what_took_effect_from_another_partition_is_not_parked_when_it_comes_again() {
         let stale = Judgement::Note(Verdict::Stale, Reason::VersionLower);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Profile;
-use crate::decode::encoding::json::canonical;
+use crate::decode::encoding::canonical::canonical;
 use crate::decode::source::storable;
 use pgsluice_core::record::Record;
 use pgsluice_core::verdict::Reason;

@@ -49,6 +49,7 @@ impl Budget {
 mod tests {
     use super::*;
 
+    /// Proves INV-11.
     #[test]
     fn one_record_larger_than_the_budget_still_fits_and_fills_it() {
         let budget = Budget::new(10);

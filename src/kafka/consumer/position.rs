@@ -7,7 +7,6 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::PollEvent;
 use super::flow::{pause, resume};
 use super::member::Member;
 use super::reading::{Reading, Seeking, Span};
@@ -15,6 +14,7 @@ use super::thread::Poller;
 use super::trouble::ASK_TIMEOUT;
 use crate::kafka::faults::describe;
 use pgsluice_core::record::{NextOffset, TopicPartition};
+use pgsluice_core::source::PollEvent;
 
 /// Between attempts to set a position. A partition just assigned refuses a seek until its
 /// fetcher has started, a few milliseconds later.

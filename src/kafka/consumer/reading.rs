@@ -295,6 +295,7 @@ mod tests {
         assert_eq!(reading.admit(11, Some(9), || 9), Admission::Deliver(GENERATION));
     }
 
+    /// Proves INV-1.
     #[test]
     fn the_position_is_announced_only_beyond_the_last_record() {
         let mut reading = reading(10, None);

@@ -4,7 +4,7 @@
 mod faults;
 mod missing;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -14,8 +14,13 @@ use crate::config::{KafkaConfig, StartFrom};
 use crate::kafka::mirror::Mirror;
 use crate::kafka::positions::Positions;
 use crate::telemetry::Telemetry;
+use pgsluice_core::event::Event;
+use pgsluice_core::fault::PollFault;
+use pgsluice_core::input::MirrorPosition;
 use pgsluice_core::position::{Committed, KafkaPosition};
-use pgsluice_core::record::{Offset, OwnerEpoch, StreamId};
+use pgsluice_core::record::{
+    Anchor, Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition,
+};
 
 mod fixture;
 
@@ -115,6 +120,7 @@ fn a_paused_partition_goes_on_where_it_stopped() {
     running.close();
 }
 
+/// Proves INV-11.
 #[test]
 fn a_full_budget_stops_reading_until_half_of_it_is_free_and_nothing_is_lost() {
     let broker = Broker::start("poll-budget");
@@ -189,7 +195,7 @@ fn the_mirror_commits_the_newest_position_with_the_tag() {
     let mirror = Mirror::start(&running.consumer, Telemetry::try_new("t").unwrap()).unwrap();
     mirror.commit(vec![position(broker.partition(0), 2)]);
     mirror.commit(vec![position(broker.partition(0), 3)]);
-    assert!(mirror.stop(PATIENCE));
+    assert!(mirror.flush(PATIENCE));
     assert_eq!(broker.committed(0), (3, "pgsluice/1/1/2".to_owned()));
     running.close();
 }
@@ -221,7 +227,7 @@ fn what_kafka_knows_of_a_partition_is_read_without_joining_the_group() {
     let running = Running::assigned(&broker, 1 << 20);
     let mirror = Mirror::start(&running.consumer, Telemetry::try_new("t").unwrap()).unwrap();
     mirror.commit(vec![position(broker.partition(0), 3)]);
-    assert!(mirror.stop(PATIENCE));
+    assert!(mirror.flush(PATIENCE));
     let ours = Committed { next: 3, metadata: "pgsluice/1/1/2".to_owned() };
     assert_eq!(ask(StartFrom::Earliest), known(Some(ours), Some(0)));
     running.close();

@@ -18,11 +18,12 @@ use super::member::{AssignmentChange, Member, release};
 use super::reading::{Admission, Readings};
 use super::record::Copied;
 use super::refused::Refused;
-use super::{Command, PollEvent};
 use crate::config::{BatchConfig, Config};
+use crate::kafka::faults::name;
 use pgsluice_core::decode::{Decode, Decoded, Missing};
 use pgsluice_core::event::Event;
 use pgsluice_core::record::Record;
+use pgsluice_core::source::{Command, PollEvent};
 
 /// How long a poll waits for the first record; bounds how long a command waits, too.
 const IDLE_POLL: Duration = Duration::from_millis(20);
@@ -105,7 +106,7 @@ impl Poller {
         };
         let Self { member, events, .. } = self;
         if let Flow::Abandon(code) = flow {
-            events.send(PollEvent::Fenced(code)).ok();
+            events.send(PollEvent::Fenced(name(code))).ok();
             std::mem::forget(member);
             return;
         }

@@ -4,7 +4,7 @@ use crate::sql::column_type::ColumnType;
 use pgsluice_core::event::RowAction;
 
 fn column(name: &str, ty: ColumnType) -> Column {
-    Column { name: name.into(), ty }
+    Column::new(name, ty)
 }
 
 fn customer() -> Target {
@@ -112,6 +112,7 @@ fn the_slow_lane_compares_the_row_with_what_it_judged() {
     insta::assert_snapshot!(text(&shape, false));
 }
 
+/// Proves INV-11.
 #[test]
 fn a_text_is_written_once_and_the_number_kept_is_bounded() {
     let statements = Statements::new(Schema::new("pgsluice"), false);

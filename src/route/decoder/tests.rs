@@ -3,7 +3,8 @@ use std::io::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Column, CompiledAction, CompiledRoute, Target};
+use crate::config::TableName;
+use crate::route::{Catalog, Table, TableColumn};
 use crate::sql::column_type::ColumnType;
 use pgsluice_core::envelope::{EnvelopeField, FieldValue};
 use pgsluice_core::event::{Json, LedgerEffect, RouteId, RowAction, RowWrite, Value, Write};
@@ -25,53 +26,39 @@ fn config(text: &str) -> Config {
     crate::config::load(Some(file.path()), env, &crate::config::AnyProperty).unwrap()
 }
 
-fn column(name: &str, ty: ColumnType) -> Column {
-    Column { name: name.into(), ty }
+/// A catalog in which the table `x` has `id text`, `n integer`, `active boolean`, and `wide` has
+/// columns of text as well.
+fn catalog() -> Catalog {
+    let column = |name: &str, ty| TableColumn {
+        name: name.into(),
+        ty: Some(ty),
+        type_name: String::new(),
+        generated: false,
+        may_select: true,
+        may_insert: true,
+        may_update: true,
+    };
+    let text = ColumnType::Text { max_chars: None };
+    let narrow = [("id", text.clone()), ("n", ColumnType::Int4), ("active", ColumnType::Bool)];
+    let more = ["name", "city", "level", "note"].map(|name| (name, text.clone()));
+    let wide = [&narrow[..], &more].concat();
+    let table = |name: &str, columns: &[(&str, ColumnType)]| Table {
+        schema: "public".into(),
+        name: name.into(),
+        is_table: true,
+        has_rules: false,
+        schema_usable: true,
+        may_delete: true,
+        columns: columns.iter().map(|(name, ty)| column(name, ty.clone())).collect(),
+        unique: vec![vec!["id".into()]],
+    };
+    let tables = [table("x", &narrow), table("wide", &wide)];
+    let named = |table: Table| (TableName { schema: None, name: table.name.clone() }, table);
+    Catalog::from_tables(tables.map(named))
 }
 
-/// The plan that compiling would give if every table had `id text`, `n integer`, `active boolean`,
-/// and text for any other column.
 fn plan(config: &Config) -> Plan {
-    use crate::config::{DocumentState, RouteAction};
-    let text = ColumnType::Text { max_chars: None };
-    let target = |columns: Vec<Column>| Target {
-        schema: "public".into(),
-        table: "x".into(),
-        key: vec![column("id", text.clone())],
-        columns,
-    };
-    let mut actions: Vec<CompiledAction> = config
-        .routes
-        .iter()
-        .map(|route| match &route.action {
-            RouteAction::Skip => CompiledAction::Skip,
-            RouteAction::Document { .. } => CompiledAction::Document { merge: true },
-            RouteAction::Upsert { columns, .. } => {
-                let names = columns.iter().flatten().map(|(name, _)| name.as_str());
-                let columns = names.map(|name| match name {
-                    "n" => column(name, ColumnType::Int4),
-                    _ => column(name, text.clone()),
-                });
-                CompiledAction::Upsert(target(match columns.collect::<Vec<_>>() {
-                    auto if auto.is_empty() => vec![column("n", ColumnType::Int4)],
-                    columns => columns,
-                }))
-            }
-            RouteAction::Delete { soft, .. } => {
-                let soft = soft.iter().map(|(name, _)| column(name, ColumnType::Bool));
-                CompiledAction::Delete(target(soft.collect()))
-            }
-        })
-        .collect();
-    actions.push(CompiledAction::Document {
-        merge: config.decode.format.defaults().document == DocumentState::Merge,
-    });
-    let routes = actions.into_iter().enumerate();
-    let compiled = |(id, action)| {
-        let id = RouteId(u16::try_from(id).unwrap());
-        CompiledRoute { id, name: format!("route {}", id.0).into(), action }
-    };
-    Plan { routes: routes.map(compiled).collect() }
+    Plan::compile(config, &catalog()).unwrap()
 }
 
 /// A decoder for a configuration that has `text` beside what is required.
@@ -378,7 +365,7 @@ fn automatic_columns_are_the_members_of_their_names() {
     let auto = ROUTES.replace("{ n = \"payload:/n\" }", "\"auto\"");
     let event = decode(&auto, "c-1", RENAMED);
     let (LedgerEffect::Keep, [row]) = written(&event) else { panic!() };
-    assert_eq!(*row.columns, [Some(Value::Int(5))]);
+    assert_eq!(*row.columns, [Some(Value::Int(5)), None]);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn an_upsert_adds_a_row_of_small_values() {
     let columns = ["name", "city", "level", "note", "active"];
     let columns = columns.map(|name| format!("{name} = \"payload:/{name}\"")).join(", ");
     let config = format!(
-        "[decode]\nformat = \"envelope\"\n[[route]]\n[route.upsert]\ntable = \"x\"\n\
+        "[decode]\nformat = \"envelope\"\n[[route]]\n[route.upsert]\ntable = \"wide\"\n\
          key = {{ id = \"aggregate_id\" }}\ncolumns = {{ {columns} }}\n"
     );
     let event = event(&config, &envelope_value());

@@ -3,16 +3,13 @@
 //! On a thread of its own: the calls block, and neither the poll loop nor a drain may wait for them.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rdkafka::error::KafkaError;
-
-use crate::config::KafkaConfig;
-use crate::kafka::ends::LogEnds;
-use crate::kafka::positions::Positions;
 use crate::telemetry::Telemetry;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use pgsluice_core::source::Source;
 
 /// How old the ends may be.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -28,26 +25,20 @@ pub(in crate::run) struct LagThread {
 }
 
 impl LagThread {
-    pub(in crate::run) fn start(
-        config: &KafkaConfig,
-        positions: Arc<Positions>,
-        telemetry: Telemetry,
-    ) -> Result<Self, KafkaError> {
-        let ends = LogEnds::connect(config, positions)?;
+    pub(in crate::run) fn start(source: Arc<dyn Source>, telemetry: Telemetry) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
         std::thread::Builder::new()
             .name("lag".to_owned())
-            .spawn(move || follow(&ends, &stopped, &telemetry))
-            .map_err(|_| KafkaError::ClientCreation("no thread for the lag".to_owned()))?;
+            .spawn(move || follow(&*source, &stopped, &telemetry))?;
         Ok(Self { _stop: stop })
     }
 }
 
-fn follow(ends: &LogEnds, stopped: &Receiver<Infallible>, telemetry: &Telemetry) {
+fn follow(source: &dyn Source, stopped: &Receiver<Infallible>, telemetry: &Telemetry) {
     let mut wait = IDLE;
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
         let held = telemetry.partitions_held();
         wait = if held.is_empty() { IDLE } else { INTERVAL };
-        telemetry.log_ends(&ends.fetch(&held));
+        telemetry.log_ends(&source.ends(&held));
     }
 }

@@ -289,6 +289,7 @@ fn headers(stored: &str) -> Option<Vec<Header>> {
 mod tests {
     use super::*;
 
+    /// Proves INV-6.
     #[test]
     fn stored_headers_keep_order_duplicates_and_nulls() {
         let found = headers(r#"[["a","MQ=="],["b",null],["a",""]]"#).unwrap();

@@ -48,6 +48,7 @@ fn every_name_carries_our_prefix_and_the_suffix_of_its_kind() {
     }
 }
 
+/// Proves INV-11.
 #[test]
 fn a_partition_that_is_given_up_leaves_no_series() {
     let metrics = Metrics::try_new().expect("metrics");
@@ -76,6 +77,7 @@ fn a_partition_is_halted_for_one_reason_at_a_time() {
     assert!(text.contains("reason=\"permission_denied\""));
 }
 
+/// Proves INV-11.
 #[test]
 fn codes_raised_by_users_cannot_make_series_without_bound() {
     let metrics = Metrics::try_new().expect("metrics");

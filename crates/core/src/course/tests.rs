@@ -78,6 +78,7 @@ const SETTLED: (Verdict, Write) = (Verdict::Duplicate, Write::Nothing);
 const DEAD: (Verdict, Write) = (Verdict::DeadLettered, Write::Letter(Disposition::Poison));
 const PARKED: (Verdict, Write) = (Verdict::Parked, Write::Letter(Disposition::Parked));
 
+/// Proves INV-3.
 #[test]
 fn each_event_is_judged_on_the_row_that_the_one_before_left() {
     let mut course = course(Some(row(3, 5)), &[]);
@@ -111,6 +112,7 @@ fn the_row_is_compared_with_where_the_last_applied_event_left_it() {
     assert_eq!(course.outcomes()[2].fault, None, "the fault is of one event only (INV-7)");
 }
 
+/// Proves INV-4.
 #[test]
 fn a_letter_is_terminal_and_does_not_stop_what_follows() {
     let mut course = course(None, &[5, 7]);
@@ -118,6 +120,7 @@ fn a_letter_is_terminal_and_does_not_stop_what_follows() {
     assert_eq!(follow(&mut course, &events, None), [SETTLED, APPLIED, SETTLED]);
 }
 
+/// Proves INV-8.
 #[test]
 fn poison_on_a_parked_aggregate_waits_undecided() {
     let parked = LedgerRow { parked: true, ..row(3, 5) };
@@ -135,6 +138,7 @@ fn poison_is_a_letter_whatever_version_it_claims() {
     }
 }
 
+/// Proves INV-4.
 #[test]
 fn poison_that_was_decided_before_is_settled() {
     let mut course = course(Some(row(3, 5)), &[]);

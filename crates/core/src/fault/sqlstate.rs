@@ -224,6 +224,7 @@ mod tests {
         FaultPolicy::default().decide(&fault)
     }
 
+    /// Proves INV-7.
     #[test]
     fn every_code_of_the_reference_table_is_decided_by_its_word() {
         let reference = include_str!("../../fixtures/faults_sqlstate.tsv");
@@ -290,6 +291,7 @@ mod tests {
         assert_eq!(decide("ZZ001"), Decision::RetryAfter);
     }
 
+    /// Proves INV-7.
     #[test]
     fn an_outage_in_any_form_is_never_isolated() {
         let policy = FaultPolicy::default();

@@ -78,6 +78,7 @@ impl Tally {
     }
 }
 
+/// Proves INV-1, INV-3, INV-4, INV-5, INV-8, INV-10, INV-11 and INV-13.
 #[test]
 fn every_interleaving_keeps_the_promise() {
     if let Some(seed) = number("PGSLUICE_SIM_SEED") {

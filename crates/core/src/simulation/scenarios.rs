@@ -51,6 +51,7 @@ fn finish(world: &mut World) -> Result<(), Violation> {
     world.drain_and_conclude()
 }
 
+/// Proves INV-4.
 #[test]
 fn a_commit_whose_answer_is_lost_takes_effect_once() -> Result<(), Violation> {
     let mut world = world(one_aggregate(3), 1);
@@ -66,6 +67,7 @@ fn a_commit_whose_answer_is_lost_takes_effect_once() -> Result<(), Violation> {
     Ok(())
 }
 
+/// Proves INV-1.
 #[test]
 fn a_commit_that_a_crash_takes_back_is_made_again() -> Result<(), Violation> {
     let crashed = |seed| {
@@ -118,6 +120,7 @@ fn zombie(world: &mut World) -> Result<ProcessId, Violation> {
     Ok(zombie)
 }
 
+/// Proves INV-10.
 #[test]
 fn a_process_stopped_for_long_moves_nothing_when_it_goes_on() -> Result<(), Violation> {
     let mut world = world(one_aggregate(3), 2);
@@ -172,6 +175,7 @@ fn a_take_that_believes_an_end_of_the_log_from_before_its_claim_is_noticed() {
     assert_eq!(noticed.invariant, "take");
 }
 
+/// Proves INV-8.
 #[test]
 fn a_poison_event_parks_what_follows_and_delays_nobody_else() -> Result<(), Violation> {
     // GIVEN a poison event in the middle of one aggregate, and another aggregate behind it.
@@ -211,6 +215,7 @@ fn a_locked_aggregate_delays_nobody_else() -> Result<(), Violation> {
     finish(&mut world)
 }
 
+/// Proves INV-7.
 #[test]
 fn a_missing_table_halts_the_partition_until_it_is_there() -> Result<(), Violation> {
     let mut work = Workload::new(1);

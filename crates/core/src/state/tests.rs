@@ -10,6 +10,7 @@ use crate::record::{OwnerEpoch, Raw, Record, TimestampType};
 use crate::verdict::GapPolicy;
 
 mod books;
+mod first_attempt;
 
 const LOCKED: FaultKind = FaultKind::Server(SqlState(*b"55P03"));
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
@@ -126,12 +127,17 @@ impl Reader {
         self.read_from(partition(), (aggregate, offset), content);
     }
 
-    fn read_from(
-        &mut self,
+    fn read_from(&mut self, partition: TopicPartition, place: (&str, i64), content: Content) {
+        let event = self.event(partition, place, content);
+        self.give(Input::Polled(vec![event]));
+    }
+
+    fn event(
+        &self,
         partition: TopicPartition,
         (aggregate, offset): (&str, i64),
         content: Content,
-    ) {
+    ) -> Event {
         let key = AggregateKey { aggregate_type: Arc::from("A"), id: Arc::from(aggregate) };
         let record = Record {
             partition,
@@ -142,8 +148,7 @@ impl Reader {
             raw: Raw::default(),
         };
         let envelope = Envelope { aggregate: Some(key), ..Envelope::default() };
-        let event = Event { record, envelope, content };
-        self.give(Input::Polled(vec![event]));
+        Event { record, envelope, content }
     }
 
     /// The groups that were sent and not answered, with their lane.
@@ -402,6 +407,7 @@ fn a_former_owner_tells_kafka_no_position_when_it_lets_go() {
     assert_eq!(told, []);
 }
 
+/// Proves INV-11.
 #[test]
 fn a_partition_that_runs_too_far_ahead_is_paused_until_half_of_it_is_finished() {
     let mut reader = Reader::new();

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::faults::mocked;
 use super::fixture::skipped;
 use super::*;
-use pgsluice_core::decode::Decoded;
+use pgsluice_core::decode::{Decode, Decoded, Missing};
 use pgsluice_core::record::Record;
 
 /// Needs the schema that a value names, as in `schema 7`; any other value needs nothing.
