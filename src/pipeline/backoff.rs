@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use rand::RngExt;
 
 /// Waits between attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after `attempts` failed attempts (1 or more).
-    pub fn wait(&self, attempts: u32, random: &mut impl Rng) -> Duration {
+    pub fn wait(&self, attempts: u32, random: &mut impl RngExt) -> Duration {
         let doubled = self.initial.saturating_mul(1_u32 << attempts.saturating_sub(1).min(20));
         let ceiling = doubled.min(self.max);
         ceiling.mul_f64(random.random_range(0.0..=1.0))
@@ -25,7 +25,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
-    use rand::rngs::SmallRng;
+    use rand::rngs::Xoshiro256PlusPlus;
 
     use super::*;
 
@@ -33,8 +33,8 @@ mod tests {
     fn the_ceiling_doubles_and_stops_at_the_maximum() {
         let backoff =
             Backoff { initial: Duration::from_millis(100), max: Duration::from_millis(1000) };
-        let mut random = SmallRng::seed_from_u64(1);
-        let longest = |attempts, random: &mut SmallRng| {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
+        let longest = |attempts, random: &mut Xoshiro256PlusPlus| {
             (0..2000).map(|_| backoff.wait(attempts, random)).max().unwrap_or_default()
         };
         for (attempts, ceiling) in [(1, 100), (2, 200), (4, 800), (5, 1000), (60, 1000)] {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
-use rand::rngs::SmallRng;
+use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::event::{Event, RouteId};
 use crate::group::{Group, GroupKind, GroupReply, OrderingKey, Origin};
@@ -77,7 +77,7 @@ struct Advancing {
 #[derive(Debug)]
 pub struct State {
     config: StateConfig,
-    random: SmallRng,
+    random: Xoshiro256PlusPlus,
     now: Duration,
     session: Session,
     failed_opens: u32,
@@ -116,7 +116,7 @@ impl State {
         let first = SessionId(1);
         Self {
             config,
-            random: SmallRng::seed_from_u64(seed),
+            random: Xoshiro256PlusPlus::seed_from_u64(seed),
             now: Duration::ZERO,
             session: Session::Opening(first),
             failed_opens: 0,

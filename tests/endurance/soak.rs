@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::case::{CUSTOMER_ROUTE, CUSTOMER_TABLE, Case, EFFECTS, SETTLING};
 use crate::support::broker::Broker;
