@@ -9,6 +9,8 @@ pub mod demo;
 pub mod envelope;
 pub mod event;
 pub mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod group;
 pub mod kafka;
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub use decode::{
 };
 pub use kafka::{KafkaConfig, StartFrom};
 pub use limits::{BatchConfig, GroupConfig, LimitsConfig, OnGap, RetryConfig, ShutdownConfig};
+#[cfg(any(test, fuzzing))]
+pub(crate) use load::load_text;
 pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use postgres::{Durability, Migrate, PostgresConfig, Target, UrlError};
 pub use read::{ConfigProblem, ConfigProblems};

@@ -29,10 +29,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub(crate) use json::{Document, Pointer, quoted};
-pub(crate) use number::{Decimal, integer};
+#[cfg(any(test, fuzzing))]
+pub(crate) use json::{canonical, string_content};
+pub(crate) use number::{Decimal, integer, whole};
 pub(crate) use source::{Found, Source, json_text, storable};
-use time::instant;
-pub(crate) use time::{date_time_micros, days, instant_micros, micros, time_of_day};
+pub(crate) use time::{
+    date_time_micros, days, from_number, instant, instant_micros, micros, time_of_day,
+};
 use view::{Body, Payload, View};
 
 use crate::config::{DecodeConfig, Format, NumberTime, VersionSource};
@@ -380,7 +383,7 @@ impl<'v> Filling<'v, '_, '_> {
                 .into_identity()
                 .ok()
                 .flatten()
-                .and_then(|text| instant(&text).or_else(|| time::from_number(&text, unit))),
+                .and_then(|text| instant(&text).or_else(|| from_number(&text, unit))),
         };
         if time.is_none() {
             self.problems.add(Reason::FieldInvalid, "time");
@@ -394,7 +397,7 @@ impl<'v> Filling<'v, '_, '_> {
 fn whole_number(found: Found<'_>) -> Option<i64> {
     match found {
         Found::Instant(time) => Some(time.as_millisecond()).filter(|millis| *millis >= 0),
-        found => found.into_identity().ok().flatten().and_then(|text| number::whole(&text)),
+        found => found.into_identity().ok().flatten().and_then(|text| whole(&text)),
     }
 }
 
