@@ -325,18 +325,26 @@ pub fn configuration(data: &[u8]) {
 /// The marked secrets of a file: passwords of librdkafka, and the one in the database's URL.
 fn collect_secrets(table: &DeTable<'_>, secrets: &mut Vec<String>) {
     for (name, value) in table {
-        match value.get_ref() {
-            DeValue::Table(inner) => collect_secrets(inner, secrets),
-            DeValue::String(text) => {
-                let secret = match name.get_ref().as_ref() {
-                    "url" => password(text),
-                    name if name.ends_with("password") || name.ends_with("secret") => Some(&**text),
-                    _ => None,
-                };
-                secrets.extend(secret.filter(|text| text.contains(SECRET)).map(str::to_owned));
-            }
-            _ => {}
+        secrets_of(name.get_ref(), value.get_ref(), secrets);
+    }
+}
+
+fn secrets_of(name: &str, value: &DeValue<'_>, secrets: &mut Vec<String>) {
+    match value {
+        DeValue::Table(inner) => collect_secrets(inner, secrets),
+        // A list is a mistake there, and its elements are secrets all the same.
+        DeValue::Array(elements) => {
+            elements.iter().for_each(|element| secrets_of(name, element.get_ref(), secrets));
         }
+        DeValue::String(text) => {
+            let secret = match name {
+                "url" => password(text),
+                name if name.ends_with("password") || name.ends_with("secret") => Some(&**text),
+                _ => None,
+            };
+            secrets.extend(secret.filter(|text| text.contains(SECRET)).map(str::to_owned));
+        }
+        _ => {}
     }
 }
 
