@@ -4,7 +4,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`record`], [`envelope`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
+//! | [`record`], [`text`], [`envelope`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
 //! | [`input`] | what can happen, and what may be asked for |
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
@@ -30,4 +30,5 @@ pub mod record;
 mod simulation;
 pub mod source;
 pub mod state;
+pub mod text;
 pub mod verdict;

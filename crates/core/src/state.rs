@@ -190,7 +190,7 @@ impl State {
     }
 
     fn on_event(&mut self, event: Event) {
-        let weight = event.record.weight();
+        let weight = event.weight();
         let Some(origin) = self.accept(&event) else {
             self.free(weight);
             return;

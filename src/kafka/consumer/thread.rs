@@ -22,7 +22,7 @@ use crate::config::{BatchConfig, Config};
 use crate::kafka::faults::name;
 use pgsluice_core::decode::{Decode, Decoded, Missing};
 use pgsluice_core::event::Event;
-use pgsluice_core::record::{Generation, Record};
+use pgsluice_core::record::Record;
 use pgsluice_core::source::{Command, PollEvent};
 
 /// How long a poll waits for the first record; bounds how long a command waits, too.
@@ -216,7 +216,7 @@ impl Poller {
         let reading = self.readings.get(message.topic(), message.partition())?;
         let (timestamp, _) = super::record::timestamp(message.timestamp());
         let partition = reading.partition.clone();
-        let crc = || Copied::of(message, partition.clone(), Generation(0)).record.crc();
+        let crc = || pgsluice_core::record::crc(message.key(), message.payload());
         let admission = reading.admit(message.offset(), timestamp, crc);
         match admission {
             Admission::Drop => None,
@@ -229,7 +229,7 @@ impl Poller {
                 let decoder = self.decoder.as_ref()?;
                 match Copied::of(message, partition, generation).decode(&**decoder) {
                     Decoded::Ready(event) => {
-                        self.budget.take(event.record.weight());
+                        self.budget.take(event.weight());
                         Some(event)
                     }
                     Decoded::Missing(missing, record) => {

@@ -6,7 +6,7 @@ use crate::backoff::Backoff;
 use crate::event::{AggregateKey, Content, Envelope, Json, LedgerEffect, Poison, RouteId, Write};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
 use crate::input::{Claim, TakeReply};
-use crate::record::{OwnerEpoch, Record, TimestampType};
+use crate::record::{OwnerEpoch, Raw, Record, TimestampType};
 use crate::verdict::GapPolicy;
 
 mod books;
@@ -23,11 +23,8 @@ fn partition() -> TopicPartition {
 }
 
 fn write() -> Content {
-    Content::Write(Write {
-        route: RouteId(0),
-        ledger: LedgerEffect::Set(Json("{}".into())),
-        rows: Vec::new(),
-    })
+    let ledger = LedgerEffect::Set(Json::Value("{}".into()));
+    Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() })
 }
 
 fn locked() -> GroupReply {
@@ -148,9 +145,7 @@ impl Reader {
             generation: self.generation,
             timestamp: None,
             timestamp_type: TimestampType::NotAvailable,
-            key: None,
-            value: None,
-            headers: Vec::new(),
+            raw: Raw::default(),
         };
         let envelope = Envelope { aggregate: Some(key), ..Envelope::default() };
         Event { record, envelope, content }
