@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 pub(crate) use encoding::json::{Document, Pointer, quoted};
 #[cfg(any(test, fuzzing))]
-pub(crate) use encoding::json::{canonical, string_content};
+pub(crate) use encoding::{canonical::canonical, json::string_content};
 #[cfg(any(test, fuzzing))]
 pub(crate) use number::whole;
 pub(crate) use number::{Decimal, integer};
