@@ -32,7 +32,6 @@ use crate::supervisor::ExitReason;
 use crate::telemetry::{Publishing, Telemetry};
 use pgsluice_core::record::{SessionId, TopicPartition};
 
-use self::chores::lag::LagThread;
 use self::perform::{Live, Outcome, Surroundings};
 use pgsluice_core::input::{Action, Input, Lane};
 use pgsluice_core::source::{Command, PollEvent, Source};
@@ -81,8 +80,6 @@ struct Pipeline {
     letters_written: Arc<Notify>,
     owned: BTreeMap<TopicPartition, OwnedStream>,
     work: Work,
-    /// Looks at the ends of the logs for as long as this lives.
-    lag: Option<LagThread>,
     /// When to look at what takes more than a moment to measure.
     measure_due: Instant,
     live: Option<Live>,
