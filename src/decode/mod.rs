@@ -31,9 +31,15 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 pub(crate) use encoding::json::{Document, Pointer, quoted};
+#[cfg(any(test, fuzzing))]
+pub(crate) use encoding::{canonical::canonical, json::string_content};
+#[cfg(any(test, fuzzing))]
+pub(crate) use number::whole;
 pub(crate) use number::{Decimal, integer};
 pub(crate) use source::{Found, Source, json_text, storable};
 pub(crate) use time::{date_time_micros, days, instant_micros, micros, time_of_day};
+#[cfg(any(test, fuzzing))]
+pub(crate) use time::{from_number, instant};
 
 use self::encoding::Encoding;
 use self::filling::{Filled, Filling, Problems};

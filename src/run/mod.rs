@@ -34,7 +34,6 @@ use crate::telemetry::{Publishing, Telemetry};
 use pgsluice_core::decode::Missing;
 use pgsluice_core::record::{SessionId, TopicPartition};
 
-use self::chores::lag::LagThread;
 use self::fetching::{Fetching, Unobtainable};
 use self::perform::{Live, Outcome, Surroundings};
 use pgsluice_core::input::{Action, Input, Lane};
@@ -86,8 +85,6 @@ struct Pipeline {
     work: Work,
     /// What decoding misses and is being fetched.
     fetching: Fetching,
-    /// Looks at the ends of the logs for as long as this lives.
-    lag: Option<LagThread>,
     /// When to look at what takes more than a moment to measure.
     measure_due: Instant,
     live: Option<Live>,

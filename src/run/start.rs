@@ -16,8 +16,7 @@ use crate::relay::{Desk, Publisher};
 use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
 
-use super::chores::backlog::Counting;
-use super::chores::lag::LagThread;
+use super::chores::{self, Counting, Lag};
 use super::fetching::{Fetching, Nothing};
 use super::perform::{Outcome, Surroundings};
 use super::sessions::Unusable;
@@ -47,26 +46,21 @@ impl Pipeline {
         };
         let (sender, events) = unbounded_channel();
         let source = Kafka::start(&config, sender, telemetry.clone()).map_err(|e| kafka(&e))?;
-        let mut pipeline = Self::on(Arc::new(source), events, config, telemetry);
+        let mut pipeline = Self::on(Arc::new(source), events, config, telemetry.clone());
         let config = &pipeline.around.config;
         let letters_written = Arc::clone(&pipeline.letters_written);
         let publisher = Publisher::start(config, pipeline.desk.subscribe(), letters_written)
             .map_err(|e| kafka(&e))?;
-        let counting = Counting {
-            desk: pipeline.desk.subscribe(),
-            sink: config.kafka.group.clone(),
-            telemetry: pipeline.telemetry.clone(),
-            publishes: publisher.is_some(),
-        };
-        pipeline.work.push(Box::pin(counting.run().map(|()| Outcome::Ended("counting"))));
+        let counting =
+            Counting::new(config.kafka.group.clone(), publisher.is_some(), telemetry.clone());
+        pipeline.work.push(chores::with_sessions(counting, pipeline.desk.subscribe()));
+        let lag = Lag::new(Arc::clone(&pipeline.source), telemetry.clone());
+        pipeline.work.push(chores::with_process(lag));
         if let Some(publisher) = publisher {
             pipeline.publishing = Some(publisher.status());
             pipeline.work.push(Box::pin(publisher.run().map(|()| Outcome::Ended("publisher"))));
         }
-        let source = Arc::clone(&pipeline.source);
-        let lag = LagThread::start(source, pipeline.telemetry.clone()).map_err(|e| kafka(&e))?;
-        pipeline.lag = Some(lag);
-        pipeline.telemetry.started();
+        telemetry.started();
         Ok(pipeline)
     }
 
@@ -98,7 +92,6 @@ impl Pipeline {
             owned: BTreeMap::new(),
             work: Work::new(),
             fetching: Fetching::new(Nothing),
-            lag: None,
             measure_due: clock,
             live: None,
             plan_doubted: false,
