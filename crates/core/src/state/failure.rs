@@ -16,7 +16,7 @@ impl State {
         mut group: Group,
         fault: Fault,
     ) {
-        let name = group.origin.partition.clone();
+        let name = group.partition().clone();
         let decision = (self.config.decide)(&fault);
         self.out.push(Action::Report(Report::Failed(decision, fault.clone())));
         match decision {
