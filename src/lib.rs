@@ -7,6 +7,8 @@ pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod demo;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod kafka;
 pub mod lanes;
 #[cfg(test)]

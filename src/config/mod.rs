@@ -21,6 +21,8 @@ pub use client_library::{ClientLibrary, PropertiesRefused};
 pub use field_source::{FieldSource, FieldSources};
 pub use format::{FORMATS, Format, FormatDefaults};
 pub use load::layer::Place;
+#[cfg(any(test, fuzzing))]
+pub(crate) use load::load_text;
 pub(crate) use load::near::suggestion;
 pub use load::problem::{ConfigProblem, ConfigProblems};
 pub use load::units::{Bytes, parse_duration};

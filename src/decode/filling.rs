@@ -62,8 +62,6 @@ impl<'v> Filling<'v, '_, '_> {
         for spec in FIELDS.iter().filter(|spec| !must(spec)) {
             self.field(spec, &mut filled);
         }
-        let position = || format!("{}/{}", self.view.record.partition, self.view.record.offset.0);
-        filled.envelope.event_id.get_or_insert_with(|| position().into());
         filled
     }
 
@@ -79,17 +77,23 @@ impl<'v> Filling<'v, '_, '_> {
             }
             FieldKind::Text | FieldKind::Identity => {
                 let Some(text) = self.text(spec) else { return };
+                let raw = &self.view.record.raw;
                 match spec.field {
-                    EnvelopeField::AggregateType => {
-                        let topic = &self.view.record.partition.topic;
-                        filled.aggregate_type = Some(shared(&text, topic));
+                    EnvelopeField::AggregateType => filled.aggregate_type = Some(self.kind(&text)),
+                    EnvelopeField::EventType => {
+                        envelope.event_type = Some(self.reader.types.share(&text));
                     }
-                    EnvelopeField::EventType => envelope.event_type = Some(Arc::from(text)),
-                    EnvelopeField::EventId => envelope.event_id = Some(text.into()),
-                    field => envelope.context.keep(field, ContextValue::Text(text.into())),
+                    EnvelopeField::EventId => envelope.event_id = Some(raw.text(text)),
+                    field => envelope.context.keep(field, ContextValue::Text(raw.text(text))),
                 }
             }
         }
+    }
+
+    /// The type of an aggregate: the topic's own name where it is the same.
+    fn kind(&self, text: &str) -> Arc<str> {
+        let topic = &self.view.record.partition.topic;
+        if *text == **topic { Arc::clone(topic) } else { self.reader.types.share(text) }
     }
 
     fn sources(&self, spec: &FieldSpec) -> &'v [Source] {
@@ -195,9 +199,4 @@ fn point_in_time(found: Found<'_>, unit: NumberTime) -> Option<Timestamp> {
             time::instant(&text).or_else(|| time::from_number(&text, unit))
         }
     }
-}
-
-/// The text, shared with the topic's name where it is the same.
-fn shared(text: &str, topic: &Arc<str>) -> Arc<str> {
-    if *text == **topic { Arc::clone(topic) } else { Arc::from(text) }
 }

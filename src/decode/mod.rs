@@ -24,28 +24,36 @@ mod format;
 mod number;
 mod source;
 mod time;
+mod types;
 mod view;
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
 pub(crate) use encoding::json::{Document, Pointer, quoted};
+#[cfg(any(test, fuzzing))]
+pub(crate) use encoding::{canonical::canonical, json::string_content};
+#[cfg(any(test, fuzzing))]
+pub(crate) use number::whole;
 pub(crate) use number::{Decimal, integer};
 pub(crate) use source::{Found, Source, json_text, storable};
 pub(crate) use time::{date_time_micros, days, instant_micros, micros, time_of_day};
+#[cfg(any(test, fuzzing))]
+pub(crate) use time::{from_number, instant};
 
 use self::encoding::Encoding;
 use self::filling::{Filled, Filling, Problems};
 use self::format::Profile;
+use self::types::Types;
 use self::view::{Body, Payload, View};
 use crate::config::{DecodeConfig, NumberTime};
 use pgsluice_core::envelope::{EnvelopeField, FIELDS};
-use pgsluice_core::event::{Envelope, Poison};
+use pgsluice_core::event::{Envelope, Json, Poison};
 use pgsluice_core::record::Record;
 use pgsluice_core::verdict::Reason;
 
-/// Reads records of one format and encoding. Immutable; made once per configuration.
+/// Reads records of one format and encoding. Made once per configuration; all it remembers is which
+/// types it has seen, so that events share them.
 #[derive(Debug)]
 pub(crate) struct Reader {
     profile: &'static Profile,
@@ -56,6 +64,7 @@ pub(crate) struct Reader {
     /// The sources of every field, in the order of [`FIELDS`].
     fields: [Box<[Source]>; FIELDS.len()],
     payload: Box<[Source]>,
+    types: Types,
     /// Top-level members of the value that carry the envelope itself.
     own_members: Box<[Box<str>]>,
 }
@@ -84,9 +93,14 @@ impl<'a> Draft<'a> {
         self.view.first(&self.envelope, sources)
     }
 
-    /// The payload's JSON text, digit for digit as the producer wrote it.
-    pub(crate) fn payload(&self) -> Option<Cow<'a, str>> {
-        self.view.payload_text()
+    /// The payload, digit for digit as the producer wrote it.
+    pub(crate) fn payload(&self) -> Option<Json> {
+        self.view.payload_json()
+    }
+
+    /// The record.
+    pub(crate) fn record(&self) -> &'a Record {
+        self.view.record
     }
 
     /// Whether the payload is a JSON object.
@@ -116,6 +130,7 @@ impl Reader {
             own_members: own_members(&fields),
             fields,
             payload: Source::all(&config.payload),
+            types: Types::default(),
         }
     }
 
@@ -142,12 +157,11 @@ impl Reader {
 
     fn body<'a>(&self, record: &'a Record) -> (Body<'a>, Option<Poison>) {
         let poison = |reason| Some(Poison::new(reason, None));
-        let size = record.key.as_ref().map_or(0, |key| key.len())
-            + record.value.as_ref().map_or(0, |value| value.len());
+        let size = record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len);
         if size > self.max_bytes {
             return (Body::Unreadable, poison(Reason::RecordTooLarge));
         }
-        let Some(value) = &record.value else { return (Body::Null, None) };
+        let Some(value) = record.value() else { return (Body::Null, None) };
         let reading = self.encoding.read(value, self.max_depth);
         let Some(document) = reading.document else {
             return (Body::Unreadable, reading.problem.and_then(poison));

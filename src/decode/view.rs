@@ -5,9 +5,10 @@ use std::cell::OnceCell;
 
 use jiff::Timestamp;
 
-use crate::decode::encoding::json::{Document, Pointer};
+use crate::decode::encoding::json::{Document, Pointer, Rest};
 use crate::decode::source::{Found, Source, storable};
 use pgsluice_core::envelope::{Envelope, FieldValue};
+use pgsluice_core::event::Json;
 use pgsluice_core::record::Record;
 use pgsluice_core::verdict::Reason;
 
@@ -71,23 +72,21 @@ impl<'a> View<'a> {
     ) -> Result<Option<Found<'f>>, Reason> {
         let record = self.record;
         let found = match source {
-            Source::Key => Some(raw(record.key.as_deref(), Reason::KeyEncoding)),
+            Source::Key => Some(raw(record.key(), Reason::KeyEncoding)),
             Source::KeyAsId(id_of_key) => Some(Found::Text(id_of_key(record)?)),
             Source::KeyPointer(pointer) => {
                 self.key().and_then(|key| pointer.resolve(key)).map(Found::json)
             }
             Source::Value => match &self.body {
                 Body::Null => Some(Found::Null),
-                Body::Json(_) | Body::Unreadable => {
-                    Some(raw(record.value.as_deref(), Reason::JsonSyntax))
-                }
+                Body::Json(_) | Body::Unreadable => Some(raw(record.value(), Reason::JsonSyntax)),
             },
             Source::ValuePointer(pointer) => {
                 self.value().and_then(|value| pointer.resolve(value)).map(Found::json)
             }
             Source::Payload => self.payload_text().map(Found::Json),
             Source::PayloadPointer(pointer) => self.in_payload(pointer).map(Found::json),
-            Source::Header(name) => match record.header(name).map(|header| &header.value) {
+            Source::Header(name) => match record.header(name) {
                 None => None,
                 Some(None) => Some(Found::Null),
                 Some(Some(value)) => {
@@ -100,8 +99,8 @@ impl<'a> View<'a> {
             Source::Partition => Some(Found::Int(record.partition.partition.into())),
             Source::Offset => Some(Found::Int(record.offset.0)),
             Source::Timestamp => record_time(record).map(Found::Instant),
-            Source::Envelope(field) => envelope.get(*field).map(|value| match value {
-                FieldValue::Text(text) => Found::Text(Cow::Borrowed(text)),
+            Source::Envelope(field) => envelope.get(*field, record).map(|value| match value {
+                FieldValue::Text(text) => Found::Text(text),
                 FieldValue::Number(number) => Found::Int(number),
                 FieldValue::Time(time) => Found::Instant(time),
             }),
@@ -118,11 +117,25 @@ impl<'a> View<'a> {
     }
 
     /// The payload's JSON text.
-    pub(crate) fn payload_text(&self) -> Option<Cow<'a, str>> {
+    fn payload_text(&self) -> Option<Cow<'a, str>> {
+        self.payload_rest().map(Rest::into_text)
+    }
+
+    /// The payload as an event keeps it.
+    pub(crate) fn payload_json(&self) -> Option<Json> {
+        let raw = &self.record.raw;
+        self.payload_rest().map(|rest| match rest {
+            Rest::Value(text) => Json::Value(raw.text(Cow::Borrowed(text))),
+            Rest::Members(text) => Json::Members(raw.text(Cow::Borrowed(text))),
+            Rest::Built(text) => Json::Value(text.into()),
+        })
+    }
+
+    fn payload_rest(&self) -> Option<Rest<'a>> {
         match &self.payload {
             Payload::Absent => None,
             Payload::Value(own) => self.value().map(|value| value.without(own)),
-            Payload::Part(payload) => Some(Cow::Borrowed(payload.text)),
+            Payload::Part(payload) => Some(Rest::Value(payload.text)),
         }
     }
 
@@ -155,7 +168,7 @@ impl<'a> View<'a> {
 
     /// A key that is no JSON, or JSON that cannot be stored, has nothing to point at.
     fn read_key(&self) -> Option<Document<'a>> {
-        let reading = Document::read(self.record.key.as_deref()?, self.max_depth);
+        let reading = Document::read(self.record.key()?, self.max_depth);
         reading.document.filter(|_| reading.problem.is_none())
     }
 }

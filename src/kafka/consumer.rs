@@ -24,15 +24,13 @@ mod refused;
 mod thread;
 mod trouble;
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use crossbeam_channel::{Sender, unbounded};
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::budget::Budget;
@@ -41,128 +39,7 @@ pub(crate) use self::member::{Member, release};
 pub(crate) use self::record::Copied;
 use crate::config::Config;
 use crate::kafka::settings;
-use pgsluice_core::decode::{Decode, Missing};
-use pgsluice_core::event::Event;
-use pgsluice_core::fault::PollFault;
-use pgsluice_core::input::{MirrorPosition, RevokeTicket};
-use pgsluice_core::record::{Anchor, Generation, NextOffset, TopicPartition};
-
-/// What the run loop tells the consumer thread.
-pub enum Command {
-    /// Decode with this from now on. Nothing is read before the first one.
-    Decode(Arc<dyn Decode>),
-    /// Read a partition from `next` on; ignored when it is not assigned any more.
-    Seek {
-        /// The partition.
-        partition: TopicPartition,
-        /// Stamped on every record from now on.
-        generation: Generation,
-        /// The first record wanted.
-        next: NextOffset,
-        /// What must read back unchanged before it.
-        anchor: Option<Anchor>,
-    },
-    /// Deliver nothing more of the partition until `Resume` or `Seek`.
-    Pause(TopicPartition),
-    /// Deliver again.
-    Resume(TopicPartition),
-    /// Decoding knows this now: partitions that wait for it are read on, from the record that waited.
-    Learned(Missing),
-    /// A revocation may go on; the positions are committed first.
-    Released {
-        /// The revocation.
-        ticket: RevokeTicket,
-        /// Durable positions of its partitions.
-        commits: Vec<MirrorPosition>,
-    },
-    /// Read nothing more, but stay in the group.
-    StopPolling,
-    /// Leave the group and end the thread.
-    Close,
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Decode(_) => "Decode",
-            Self::Seek { .. } => "Seek",
-            Self::Pause(_) => "Pause",
-            Self::Resume(_) => "Resume",
-            Self::Learned(_) => "Learned",
-            Self::Released { .. } => "Released",
-            Self::StopPolling => "StopPolling",
-            Self::Close => "Close",
-        })
-    }
-}
-
-/// What the run loop hears from the consumer thread.
-#[derive(Debug)]
-pub enum PollEvent {
-    /// Partitions were assigned; they are paused until [`Command::Seek`].
-    Assigned(Vec<TopicPartition>),
-    /// Partitions are going; the thread waits for [`Command::Released`] unless `lost`.
-    Revoked {
-        /// The partitions.
-        partitions: Vec<TopicPartition>,
-        /// What to answer.
-        ticket: RevokeTicket,
-        /// Ownership is gone already; nothing waits.
-        lost: bool,
-    },
-    /// Records, in the order of each partition, and when the first of them was read. Their weight
-    /// was taken from the budget.
-    Polled(Vec<Event>, Instant),
-    /// Everything before `next` was handed on; transaction markers take offsets.
-    Positioned {
-        /// The partition.
-        partition: TopicPartition,
-        /// The reading.
-        generation: Generation,
-        /// The consumer's position.
-        next: NextOffset,
-    },
-    /// A record cannot be decoded before this is known. The partition delivers nothing more until
-    /// [`Command::Learned`] or [`Command::Seek`]; the record has not been handed on.
-    Missing {
-        /// The partition.
-        partition: TopicPartition,
-        /// The reading.
-        generation: Generation,
-        /// What has to be known.
-        missing: Missing,
-    },
-    /// The log is another one, or does not hold the wanted position. The reading has ended.
-    LogChanged {
-        /// The partition.
-        partition: TopicPartition,
-        /// The reading.
-        generation: Generation,
-    },
-    /// No broker can be reached. Sent once, until [`PollEvent::Reachable`].
-    Unreachable,
-    /// A broker answers again.
-    Reachable,
-    /// The topics that cannot be read, each with the brokers' code: all of them each time one is
-    /// added or taken away. `UnknownTopic` and the like mean that somebody else has to mend it.
-    Refused(Vec<(Arc<str>, RDKafkaErrorCode)>),
-    /// An error that librdkafka does not mend unseen, once a minute for each code. `Exit` and
-    /// `Operator` mean that somebody else has to mend it, `Corrupt` that
-    /// a batch cannot be read and is fetched again and again instead of being skipped.
-    Trouble {
-        /// librdkafka's code.
-        code: RDKafkaErrorCode,
-        /// Its class.
-        fault: PollFault,
-    },
-    /// Another process took our static member id, or the client is otherwise spent. The thread
-    /// has ended; the process must, too.
-    Fenced(RDKafkaErrorCode),
-    /// The loop turns; about once a second.
-    Heartbeat,
-    /// The thread has ended: after [`Command::Close`], or because nobody commands it any more.
-    Closed,
-}
+use pgsluice_core::source::{Command, PollEvent};
 
 /// The consumer thread.
 #[derive(Debug)]

@@ -151,6 +151,11 @@ fn is_exit(code: Code) -> bool {
     )
 }
 
+/// The name of a code: one of a closed list, without the client's own text (INV-9).
+pub fn name(code: Code) -> Box<str> {
+    format!("{code:?}").into()
+}
+
 /// What to do about offsets that could not be committed. They only mirror the database's progress,
 /// so nothing that is wrong with them stops anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

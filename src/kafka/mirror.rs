@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Weak;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -36,11 +35,10 @@ enum Order {
     Flush(Sender<()>),
 }
 
-/// The mirror thread.
+/// The mirror thread. Dropping this ends it, after the commit that is under way.
 #[derive(Debug)]
 pub struct Mirror {
     orders: Sender<Order>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Mirror {
@@ -54,10 +52,10 @@ impl Mirror {
     ) -> std::io::Result<Self> {
         let (orders, inbox) = unbounded();
         let member = consumer.member();
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("mirror".to_owned())
             .spawn(move || follow(&member, &inbox, &telemetry))?;
-        Ok(Self { orders, thread: Some(thread) })
+        Ok(Self { orders })
     }
 
     /// Commits durable positions soon; positions of the same partition told later replace these.
@@ -76,19 +74,6 @@ impl Mirror {
     pub fn flush(&self, timeout: Duration) -> bool {
         let (done, answer) = bounded(1);
         self.orders.send(Order::Flush(done)).is_ok() && answer.recv_timeout(timeout).is_ok()
-    }
-
-    /// Flushes, then ends the thread. The thread is left behind when the broker does not answer
-    /// within `timeout`.
-    pub fn stop(mut self, timeout: Duration) -> bool {
-        let flushed = self.flush(timeout);
-        let Self { orders, thread } = &mut self;
-        let (closed, _) = unbounded();
-        *orders = closed;
-        if flushed && let Some(thread) = thread.take() {
-            thread.join().ok();
-        }
-        flushed
     }
 }
 

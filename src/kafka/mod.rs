@@ -8,5 +8,6 @@ pub mod mirror;
 pub mod positions;
 mod properties;
 pub mod settings;
+pub mod source;
 
 pub use properties::Librdkafka;

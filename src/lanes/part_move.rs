@@ -64,7 +64,7 @@ impl PartMove<'_> {
             Slot::AggregateId => Cell::text(Some(&self.aggregate.id)),
             Slot::Version => Cell::int(self.versions().next_back()),
             Slot::FirstVersion => Cell::int(self.versions().next()),
-            Slot::LastEventId => Cell::text(self.last().envelope.event_id.as_deref()),
+            Slot::LastEventId => Cell::Text(self.last().id()),
             Slot::Stream => Cell::Int(self.stream.0.into()),
             Slot::FirstOffset => Cell::Int(self.first().offset().0),
             Slot::LastOffset => Cell::Int(self.last().offset().0),
@@ -95,7 +95,7 @@ impl PartMove<'_> {
 fn event_cell(event: &Event, slot: Slot) -> Cell<'_> {
     match slot {
         Slot::EventOffset => Cell::Int(event.offset().0),
-        Slot::Field(field) => event.envelope.get(field).map_or(Cell::Null, Cell::from),
+        Slot::Field(field) => event.field(field).map_or(Cell::Null, Cell::from),
         Slot::EventJson => notification::event_json(&event.record),
         _ => Cell::Null,
     }

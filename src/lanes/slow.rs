@@ -91,7 +91,7 @@ async fn follow(
             Ok(()) => course.applied(event, gap),
             Err(fault) => {
                 let decide = |fault: &Fault| context.faults.decide(fault);
-                match course.failed(event, fault, group.failure.as_ref(), decide) {
+                match course.failed(event, fault, group.failure.as_deref(), decide) {
                     Attempt::TakenBack => transaction.undo_event().await?,
                     Attempt::GivenUp(fault) => return Err(fault),
                 }

@@ -30,6 +30,7 @@ use crate::kafka::faults::describe;
 use crate::postgres::session::Session;
 use crate::store::letter::publication::{self, OwnedStream, Portion, StoredLetter};
 use crate::telemetry::Publishing;
+use pgsluice_core::backoff::Backoff;
 use pgsluice_core::fault::FaultPolicy;
 use pgsluice_core::fault::{Decision, Fault};
 use pgsluice_core::record::{RecordId, StreamId};
@@ -41,8 +42,9 @@ const ROUND: Duration = Duration::from_secs(5);
 const PORTION: Portion = Portion { letters_per_stream: 200, bytes: 8 * 1024 * 1024 };
 /// The refusal of a claim that is told: the first one may be a lock or a deadlock.
 const TOLD_REFUSAL: u32 = 2;
-/// First and longest wait of a stream whose letter could not be delivered.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Waits of a stream whose letter could not be delivered, without jitter.
+const UNDELIVERED: Backoff =
+    Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 
 /// The table of letters.
 pub trait Letters {
@@ -103,7 +105,8 @@ pub struct Publisher<L> {
 #[derive(Debug, Clone, Copy)]
 struct Rest {
     until: Instant,
-    wait: Duration,
+    /// Attempts that failed in a row.
+    failures: u32,
 }
 
 impl<L: Letters> Publisher<L> {
@@ -216,11 +219,11 @@ impl<L: Letters> Publisher<L> {
                 "dead letters cannot be published; they wait in the table"
             );
         }
-        let (first, longest) = BACK_OFF;
         for Stuck { stream, .. } in &delivery.stuck {
             let before = self.resting.get(stream);
-            let wait = before.map_or(first, |rest| longest.min(rest.wait * 2));
-            self.resting.insert(*stream, Rest { until: now + wait, wait });
+            let failures = before.map_or(0, |rest| rest.failures).saturating_add(1);
+            let until = now + UNDELIVERED.ceiling(failures);
+            self.resting.insert(*stream, Rest { until, failures });
         }
         let latest = delivery.stuck.first();
         let latest = latest.map(|s| format!("{}: {}", s.topic, describe(&s.error)).into());

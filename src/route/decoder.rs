@@ -137,3 +137,5 @@ fn poison(reason: Reason) -> Content {
 mod fixtures;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod weight;

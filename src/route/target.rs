@@ -82,7 +82,7 @@ impl Column {
         let found: Option<Found<'_>> =
             draft.first(&self.sources).map_err(|reason| self.poison(reason))?;
         let Some(found) = found else { return Ok(None) };
-        let value = fit(found, &self.ty);
+        let value = fit(found, &self.ty, &draft.record().raw);
         value.map(Some).ok_or_else(|| self.poison(Reason::ColumnValue))
     }
 

@@ -5,13 +5,13 @@
 
 mod chores;
 mod fetching;
-mod latency;
 mod measure;
 mod perform;
-mod reports;
 mod sessions;
 mod shutdown;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -26,7 +26,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::kafka::faults::ends_a_start;
 use crate::postgres::Session;
 use crate::relay::Desk;
 use crate::store::letter::publication::OwnedStream;
@@ -35,13 +34,10 @@ use crate::telemetry::{Publishing, Telemetry};
 use pgsluice_core::decode::Missing;
 use pgsluice_core::record::{SessionId, TopicPartition};
 
-use self::chores::lag::LagThread;
 use self::fetching::{Fetching, Unobtainable};
-use self::latency::Passage;
 use self::perform::{Live, Outcome, Surroundings};
-use crate::kafka::consumer::{Budget, Command, Consumer, PollEvent};
-use crate::kafka::mirror::Mirror;
 use pgsluice_core::input::{Action, Input, Lane};
+use pgsluice_core::source::{Command, PollEvent, Source};
 use pgsluice_core::state::State;
 
 /// Work under way: each piece ends in an outcome.
@@ -75,8 +71,10 @@ struct Pipeline {
     around: Arc<Surroundings>,
     telemetry: Telemetry,
     state: State,
-    consumer: Consumer,
-    mirror: Mirror,
+    /// Where records come from.
+    source: Arc<dyn Source>,
+    /// What happens there.
+    events: UnboundedReceiver<PollEvent>,
     /// What the publisher works on.
     desk: watch::Sender<Desk<Session>>,
     /// How publishing goes; `None` when dead letters stay in the table.
@@ -84,15 +82,9 @@ struct Pipeline {
     /// Tells the publisher that letters were written.
     letters_written: Arc<Notify>,
     owned: BTreeMap<TopicPartition, OwnedStream>,
-    budget: Arc<Budget>,
-    events: UnboundedReceiver<PollEvent>,
     work: Work,
     /// What decoding misses and is being fetched.
     fetching: Fetching,
-    /// Looks at the ends of the logs for as long as this lives.
-    _lag: LagThread,
-    /// When records were read that are not durable yet.
-    passage: Passage,
     /// When to look at what takes more than a moment to measure.
     measure_due: Instant,
     live: Option<Live>,
@@ -172,7 +164,7 @@ impl Pipeline {
                 self.feed(Input::Revoked { partitions, ticket, lost });
             }
             PollEvent::Polled(events, read) => {
-                self.passage.read(&events, read);
+                self.telemetry.read(&events, read);
                 self.feed(Input::Polled(events));
             }
             PollEvent::Positioned { partition, generation, next } => {
@@ -183,7 +175,7 @@ impl Pipeline {
                 self.feed(Input::LogChanged { partition, generation });
             }
             PollEvent::Fenced(code) => {
-                self.telemetry.member_fenced(code);
+                self.telemetry.member_fenced(&code);
                 self.end(ExitReason::Fenced);
             }
             PollEvent::Closed => self.end_of("consumer"),
@@ -191,9 +183,9 @@ impl Pipeline {
             PollEvent::Unreachable => self.telemetry.kafka_unreachable(),
             PollEvent::Reachable => self.telemetry.kafka_reachable(),
             PollEvent::Refused(topics) => self.telemetry.topics_refused(&topics),
-            PollEvent::Trouble { code, fault } => {
-                self.telemetry.kafka_trouble(code, fault);
-                if !self.joined && ends_a_start(code) {
+            PollEvent::Trouble { code, fault, ends_a_start } => {
+                self.telemetry.kafka_trouble(&code, fault);
+                if !self.joined && ends_a_start {
                     self.end(ExitReason::Configuration);
                 }
             }
@@ -219,7 +211,7 @@ impl Pipeline {
             }
             Outcome::Learned(missing) => {
                 self.fetching.ended(missing);
-                self.consumer.send(Command::Learned(missing));
+                self.source.send(Command::Learned(missing));
             }
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),
@@ -241,13 +233,13 @@ impl Pipeline {
                 }
             }
             Action::Seek { partition, generation, next, anchor } => {
-                self.consumer.send(Command::Seek { partition, generation, next, anchor });
+                self.source.send(Command::Seek { partition, generation, next, anchor });
             }
-            Action::Pause(partition) => self.consumer.send(Command::Pause(partition)),
-            Action::Resume(partition) => self.consumer.send(Command::Resume(partition)),
+            Action::Pause(partition) => self.source.send(Command::Pause(partition)),
+            Action::Resume(partition) => self.source.send(Command::Resume(partition)),
             Action::Apply { session, groups } => match self.live(session) {
                 Some(live) => {
-                    self.sent(&groups);
+                    self.telemetry.sent(&groups);
                     self.work.push(Box::pin(live.apply(groups)));
                 }
                 None => self.work.push(perform::give_back(session, Lane::Fast, groups)),
@@ -265,18 +257,35 @@ impl Pipeline {
                     self.work.push(Box::pin(live.advance(progress)));
                 }
             }
-            Action::Mirror(positions) => self.mirror.commit(positions),
+            Action::Own(partition, claim) => {
+                let owned = OwnedStream { stream: claim.stream, epoch: claim.epoch };
+                self.owned.insert(partition, owned);
+                self.tell_publisher();
+            }
+            Action::Disown(partition) => {
+                self.owned.remove(&partition);
+                self.tell_publisher();
+                self.source.forget(partition);
+            }
+            Action::PublishLetters => self.letters_written.notify_one(),
+            Action::DoubtPlan => self.plan_doubted = true,
+            Action::Mirror(positions) => self.source.mirror(positions),
             Action::Released(ticket, commits) => {
-                self.consumer.send(Command::Released { ticket, commits });
+                self.source.send(Command::Released { ticket, commits });
             }
             Action::Drained => {
                 self.telemetry.drained();
                 self.end(ExitReason::Clean);
             }
             Action::Stop(fault) => self.stop(&fault),
-            Action::Freed(weight) => self.budget.free(weight),
-            Action::Report(report) => self.on_report(&report),
+            Action::Freed(weight) => self.source.free(weight),
+            Action::Report(report) => self.telemetry.report(&report),
         }
+    }
+
+    fn tell_publisher(&self) {
+        let streams = self.owned.values().copied().collect();
+        self.desk.send_modify(|desk| desk.streams = streams);
     }
 
     fn live(&self, session: SessionId) -> Option<Live> {

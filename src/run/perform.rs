@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Config, Migrate};
-use crate::kafka::positions::Positions;
 use crate::postgres::{OpenError, Session, SessionEnd};
 use crate::route::{Catalog, Plan, RouteProblems};
 use crate::store::migrate::{self, MigrateError};
@@ -27,6 +26,7 @@ use crate::lanes::take::{self, TakeRequest, Taken};
 use crate::lanes::{barrier, fast, slow};
 use pgsluice_core::input::{Input, Lane, TakeReply};
 use pgsluice_core::position::KafkaPosition;
+use pgsluice_core::source::Source;
 
 /// How long Kafka may take to tell its positions before the take is asked for again.
 const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,7 +80,8 @@ impl OpenFailure {
 /// What the work needs to know; shared by all of it.
 pub(super) struct Surroundings {
     pub(super) config: Arc<Config>,
-    pub(super) positions: Arc<Positions>,
+    /// Where records come from.
+    pub(super) source: Arc<dyn Source>,
     /// Where the coordinator's clock began.
     pub(super) clock: Instant,
     /// Names this process in `stream_t.owner`, for people.
@@ -116,9 +117,9 @@ async fn try_open(
         Migrate::Verify => migrate::verify(&config.postgres).await.map(|_| ()),
     };
     tables.map_err(OpenFailure::Tables)?;
-    let positions = Arc::clone(&around.positions);
+    let source = Arc::clone(&around.source);
     // Unknown while no broker answers; then there is nothing to read either.
-    let cluster = blocking(move || positions.cluster_id(POSITIONS_TIMEOUT)).await.flatten();
+    let cluster = blocking(move || source.cluster_id(POSITIONS_TIMEOUT)).await.flatten();
     if first && cluster.is_none() {
         return Err(OpenFailure::Brokers);
     }
@@ -309,9 +310,9 @@ impl Live {
         }
         let around = &self.around;
         let names: Vec<TopicPartition> = partitions.iter().map(|(name, _)| name.clone()).collect();
-        let positions = Arc::clone(&around.positions);
-        let found = blocking(move || positions.fetch(&names, POSITIONS_TIMEOUT)).await;
-        let found = found.and_then(Result::ok).unwrap_or_default();
+        let source = Arc::clone(&around.source);
+        let found = blocking(move || source.positions(&names, POSITIONS_TIMEOUT)).await;
+        let found = found.unwrap_or_default();
         let (requests, mut taken) = requests(partitions, found);
         if !requests.is_empty() {
             taken.extend(

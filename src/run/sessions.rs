@@ -11,9 +11,9 @@ use pgsluice_core::record::SessionId;
 
 use super::Pipeline;
 use super::perform::{Live, OpenFailure, Opened, Outcome};
-use crate::kafka::consumer::Command;
 use crate::route::decoder::Decoder;
 use pgsluice_core::input::Input;
+use pgsluice_core::source::Command;
 
 /// What was told of a database that answers and cannot be used.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Pipeline {
         self.telemetry.session_opened(id);
         self.plan_doubted = context.plan.has_unusable();
         let decoder = Decoder::new(&context.plan, &self.around.config);
-        self.consumer.send(Command::Decode(Arc::new(decoder)));
+        self.source.send(Command::Decode(Arc::new(decoder)));
         self.desk.send_modify(|desk| desk.letters = Some(Arc::clone(&session)));
         let around = Arc::clone(&self.around);
         self.live = Some(Live { session, context, around });

@@ -1,5 +1,6 @@
 //! How the pipeline ends: drain, limits, farewell.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,8 +9,8 @@ use crate::supervisor::ExitReason;
 use pgsluice_core::fault::{Fault, FaultKind};
 
 use super::Pipeline;
-use crate::kafka::consumer::{Command, PollEvent};
 use pgsluice_core::input::Input;
+use pgsluice_core::source::{Command, PollEvent};
 
 /// How long the last commit to Kafka and the consumer's farewell may take, each.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -41,7 +42,7 @@ impl Pipeline {
         self.telemetry.draining();
         self.drain_by = Some(Instant::now() + self.around.config.shutdown.drain_timeout);
         self.first_session_by = None;
-        self.consumer.send(Command::StopPolling);
+        self.source.send(Command::StopPolling);
         self.feed(Input::Drain);
     }
 
@@ -73,18 +74,18 @@ impl Pipeline {
             // Closing a fenced consumer never ends: leave it to the end of the process.
             return reason;
         }
-        let mirror = self.mirror;
-        let flushed = tokio::task::spawn_blocking(move || mirror.stop(FAREWELL)).await;
+        let source = Arc::clone(&self.source);
+        let flushed = tokio::task::spawn_blocking(move || source.flush(FAREWELL)).await;
         if !matches!(flushed, Ok(true)) {
             tracing::warn!(event = "mirror_late", "the last commit to Kafka was not confirmed");
         }
-        self.consumer.send(Command::Close);
+        self.source.send(Command::Close);
         let closed = async {
             while let Some(event) = self.events.recv().await {
                 match event {
                     PollEvent::Closed => break,
                     PollEvent::Revoked { ticket, .. } => {
-                        self.consumer.send(Command::Released { ticket, commits: Vec::new() });
+                        self.source.send(Command::Released { ticket, commits: Vec::new() });
                     }
                     _ => {}
                 }

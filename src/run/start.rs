@@ -6,27 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::config::{Config, NotificationWrite};
-use crate::kafka::positions::Positions;
+use crate::kafka::source::Kafka;
 use crate::relay::{Desk, Publisher};
 use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
 
-use super::chores::backlog::Counting;
-use super::chores::lag::LagThread;
+use super::chores::{self, Counting, Lag};
 use super::fetching::{Fetching, Nothing};
-use super::latency::Passage;
 use super::perform::{Outcome, Surroundings};
 use super::sessions::Unusable;
 use super::{Pipeline, Work};
-use crate::kafka::consumer::{Budget, Consumer};
-use crate::kafka::mirror::Mirror;
 use crate::lanes::context::gap_policy;
 use pgsluice_core::backoff::Backoff;
+use pgsluice_core::source::{PollEvent, Source};
 use pgsluice_core::state::{State, StateConfig};
 
 /// How many refused groups one look at the ledger reads.
@@ -43,60 +40,58 @@ const REVOKE_SHARE: f64 = 0.9;
 impl Pipeline {
     /// Starts the parts. Nothing is read before a session is open.
     pub(super) fn start(config: Arc<Config>, telemetry: Telemetry) -> Result<Self, ExitReason> {
-        let (sender, events) = unbounded_channel();
-        let limit = usize::try_from(config.limits.in_flight_bytes.0).unwrap_or(usize::MAX);
-        let budget = Arc::new(Budget::new(limit));
         let kafka = |error: &dyn Display| {
             tracing::error!(event = "kafka_refused", %error, "the Kafka client could not be made");
             ExitReason::Configuration
         };
-        let positions = Arc::new(Positions::connect(&config.kafka).map_err(|e| kafka(&e))?);
-        let consumer =
-            Consumer::start(&config, sender, Arc::clone(&budget)).map_err(|e| kafka(&e))?;
-        let mirror = Mirror::start(&consumer, telemetry.clone()).map_err(|e| kafka(&e))?;
-        let (desk, at_desk) = watch::channel(Desk::default());
-        let letters_written = Arc::new(Notify::new());
-        let publisher = Publisher::start(&config, at_desk, Arc::clone(&letters_written))
+        let (sender, events) = unbounded_channel();
+        let source = Kafka::start(&config, sender, telemetry.clone()).map_err(|e| kafka(&e))?;
+        let mut pipeline = Self::on(Arc::new(source), events, config, telemetry.clone());
+        let config = &pipeline.around.config;
+        let letters_written = Arc::clone(&pipeline.letters_written);
+        let publisher = Publisher::start(config, pipeline.desk.subscribe(), letters_written)
             .map_err(|e| kafka(&e))?;
-        let publishing = publisher.as_ref().map(Publisher::status);
-        let lag = LagThread::start(&config.kafka, Arc::clone(&positions), telemetry.clone())
-            .map_err(|e| kafka(&e))?;
-        let counting = Counting {
-            desk: desk.subscribe(),
-            sink: config.kafka.group.clone(),
-            telemetry: telemetry.clone(),
-            publishes: publisher.is_some(),
-        };
-        let work = Work::new();
-        work.push(Box::pin(counting.run().map(|()| Outcome::Ended("counting"))));
+        let counting =
+            Counting::new(config.kafka.group.clone(), publisher.is_some(), telemetry.clone());
+        pipeline.work.push(chores::with_sessions(counting, pipeline.desk.subscribe()));
+        let lag = Lag::new(Arc::clone(&pipeline.source), telemetry.clone());
+        pipeline.work.push(chores::with_process(lag));
         if let Some(publisher) = publisher {
-            work.push(Box::pin(publisher.run().map(|()| Outcome::Ended("publisher"))));
+            pipeline.publishing = Some(publisher.status());
+            pipeline.work.push(Box::pin(publisher.run().map(|()| Outcome::Ended("publisher"))));
         }
         telemetry.started();
+        Ok(pipeline)
+    }
+
+    /// The loop on a source, with nothing beside it: `events` is the other end of what the source
+    /// tells.
+    pub(super) fn on(
+        source: Arc<dyn Source>,
+        events: UnboundedReceiver<PollEvent>,
+        config: Arc<Config>,
+        telemetry: Telemetry,
+    ) -> Self {
         let clock = Instant::now();
-        Ok(Self {
+        Self {
             state: State::new(state_config(&config), rand::random()),
             first_session_by: Some(clock + config.postgres.startup_timeout),
             around: Arc::new(Surroundings {
                 config,
-                positions,
+                source: Arc::clone(&source),
                 clock,
                 owner: owner(),
                 telemetry: telemetry.clone(),
             }),
             telemetry,
-            consumer,
-            mirror,
-            desk,
-            publishing,
-            letters_written,
-            owned: BTreeMap::new(),
-            budget,
+            source,
             events,
-            work,
+            desk: watch::Sender::new(Desk::default()),
+            publishing: None,
+            letters_written: Arc::new(Notify::new()),
+            owned: BTreeMap::new(),
+            work: Work::new(),
             fetching: Fetching::new(Nothing),
-            _lag: lag,
-            passage: Passage::default(),
             measure_due: clock,
             live: None,
             plan_doubted: false,
@@ -104,7 +99,7 @@ impl Pipeline {
             joined: false,
             drain_by: None,
             exit: None,
-        })
+        }
     }
 }
 

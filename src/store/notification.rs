@@ -139,16 +139,16 @@ fn columns<'a>(notes: &'a [Note<'a>]) -> Columns<'a> {
         ("event_json", Bind::Jsonb, of(Note::json)),
     ];
     columns.extend(FIELDS.iter().map(|spec| {
-        let cells = column(notes, |note| field(note.event, spec.field));
+        let cells = column(notes, |note| shown(note.event, spec.field));
         (spec.column, Bind::of_field(spec.kind), cells)
     }));
     columns
 }
 
-/// What the event says about itself in one field.
-fn field(event: &Event, field: EnvelopeField) -> Cell<'_> {
-    match event.envelope.get(field) {
-        Some(FieldValue::Text(text)) => Cell::shown(Some(text)),
+/// What the event says about itself in one field, for people: it may be poison and hold anything.
+pub(crate) fn shown(event: &Event, field: EnvelopeField) -> Cell<'_> {
+    match event.field(field) {
+        Some(FieldValue::Text(Cow::Borrowed(text))) => Cell::shown(Some(text)),
         value => value.map_or(Cell::Null, Cell::from),
     }
 }
@@ -183,7 +183,7 @@ impl<'a> Trouble<'a> {
 /// A record's value where `jsonb` can hold it, NULL otherwise: a notification must never be the
 /// reason why an event fails.
 pub fn event_json(record: &Record) -> Cell<'_> {
-    let Some(bytes) = record.value.as_deref() else { return Cell::Null };
+    let Some(bytes) = record.value() else { return Cell::Null };
     let Ok(text) = std::str::from_utf8(bytes) else { return Cell::Null };
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(value) if fits_jsonb(&value) => Cell::Json(Cow::Borrowed(text)),
@@ -226,9 +226,7 @@ mod tests {
             generation: pgsluice_core::record::Generation(1),
             timestamp: None,
             timestamp_type: pgsluice_core::record::TimestampType::NotAvailable,
-            key: None,
-            value: Some(value.into()),
-            headers: Vec::new(),
+            raw: pgsluice_core::record::Raw::pair(None, Some(value)),
         }
     }
 

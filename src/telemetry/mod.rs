@@ -11,6 +11,7 @@ mod letters;
 mod log;
 mod lossy;
 mod metrics;
+mod passage;
 mod publishing;
 mod report;
 mod status;
@@ -20,13 +21,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rdkafka::error::RDKafkaErrorCode;
-
 use pgsluice_core::fault::{Fault, FaultKind, PollFault};
 use pgsluice_core::position::LogEnd;
 use pgsluice_core::record::{SessionId, TopicPartition};
 
 use letters::LetterCount;
+use passage::Passage;
 
 pub use heartbeat::Heartbeat;
 pub(crate) use log::caught;
@@ -47,6 +47,8 @@ struct Shared {
     metrics: Metrics,
     status: Mutex<Status>,
     letters: Mutex<LetterCount>,
+    /// When records were read that are not durable yet.
+    passage: Mutex<Passage>,
     heartbeat: Heartbeat,
 }
 
@@ -66,6 +68,7 @@ impl Telemetry {
             metrics: Metrics::try_new()?,
             status: Mutex::new(Status::new(sink)),
             letters: Mutex::default(),
+            passage: Mutex::default(),
             heartbeat: Heartbeat::new(),
         })))
     }
@@ -210,9 +213,9 @@ impl Telemetry {
     }
 
     /// These topics, and no others, cannot be read.
-    pub fn topics_refused(&self, topics: &[(Arc<str>, RDKafkaErrorCode)]) {
+    pub fn topics_refused(&self, topics: &[(Arc<str>, Box<str>)]) {
         let now: BTreeMap<String, String> =
-            topics.iter().map(|(topic, code)| (topic.to_string(), format!("{code:?}"))).collect();
+            topics.iter().map(|(topic, code)| (topic.to_string(), code.to_string())).collect();
         self.0.metrics.topics_refused(now.len());
         let before = std::mem::replace(&mut self.lock_status().kafka.refused, now.clone());
         for (topic, error) in now.iter().filter(|(topic, code)| before.get(*topic) != Some(code)) {
@@ -229,11 +232,10 @@ impl Telemetry {
         }
     }
 
-    /// An error of the Kafka client that does not mend itself unseen.
-    pub fn kafka_trouble(&self, code: RDKafkaErrorCode, fault: PollFault) {
-        // The name of a code of a closed list; the client's own text stays out.
-        let error = format!("{code:?}");
-        self.0.metrics.kafka_error(&error);
+    /// An error of the Kafka client that does not mend itself unseen, by the name of its code: the
+    /// client's own text stays out.
+    pub fn kafka_trouble(&self, error: &str, fault: PollFault) {
+        self.0.metrics.kafka_error(error);
         match fault {
             PollFault::Corrupt | PollFault::Operator | PollFault::Exit => {
                 tracing::error!(event = "kafka_trouble", error, class = ?fault, "an operator must act on Kafka");
@@ -245,13 +247,12 @@ impl Telemetry {
                 tracing::warn!(event = "kafka_trouble", error, class = ?fault, "the Kafka client reports an error");
             }
         }
-        self.lock_status().kafka.last_error = Some(error);
+        self.lock_status().kafka.last_error = Some(error.to_owned());
     }
 
     /// Another process took this member's static name, or the client is otherwise spent.
-    pub fn member_fenced(&self, code: RDKafkaErrorCode) {
-        let error = format!("{code:?}");
-        self.0.metrics.kafka_error(&error);
+    pub fn member_fenced(&self, error: &str) {
+        self.0.metrics.kafka_error(error);
         tracing::error!(
             event = "member_fenced",
             error,

@@ -18,6 +18,7 @@ const ROUTINE_ATTEMPTS: u32 = 4;
 impl Telemetry {
     /// Makes a report of the coordinator visible.
     pub fn report(&self, report: &Report) {
+        self.follow(report);
         match report {
             Report::Finished { partition, verdict, count } => {
                 self.finished(partition, *verdict, *count);

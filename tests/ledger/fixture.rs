@@ -26,7 +26,7 @@ use pgsluice_core::group::{
     Failure, Group, GroupKind, GroupReply, OrderingKey, Origin, Part, Parts, Source,
 };
 use pgsluice_core::record::{
-    Generation, Offset, OwnerEpoch, Record, SessionId, StreamId, TimestampType, TopicPartition,
+    Generation, Offset, OwnerEpoch, Raw, Record, SessionId, StreamId, TimestampType, TopicPartition,
 };
 use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
@@ -200,9 +200,7 @@ pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Even
             generation: Generation(1),
             timestamp: Some(1_700_000_000_123),
             timestamp_type: TimestampType::CreateTime,
-            key: Some(b"c-1"[..].into()),
-            value: Some(b"{}"[..].into()),
-            headers: Vec::new(),
+            raw: Raw::pair(Some(b"c-1"), Some(b"{}")),
         },
         envelope: Envelope {
             event_id: Some(format!("e{offset}").into()),
@@ -241,12 +239,12 @@ pub(crate) fn row(
 /// An event whose document says which offset wrote it.
 pub(crate) fn document(offset: i64, version: Option<i64>) -> Event {
     let text = format!(r#"{{"by":{offset}}}"#);
-    writes(offset, version, LedgerEffect::Set(Json(text.into())))
+    writes(offset, version, LedgerEffect::Set(Json::Value(text.into())))
 }
 
 /// An event whose members are merged into the document.
 pub(crate) fn merging(offset: i64, version: Option<i64>, text: &str) -> Event {
-    writes(offset, version, LedgerEffect::Merge(Json(text.into())))
+    writes(offset, version, LedgerEffect::Merge(Json::Value(text.into())))
 }
 
 pub(crate) fn delete(offset: i64, version: Option<i64>) -> Event {
@@ -316,13 +314,13 @@ pub(crate) fn failed_before(group: Group) -> Group {
 pub(crate) fn failed_with(mut group: Group, code: [u8; 5]) -> Group {
     let mut fault = Fault::new(FaultKind::Server(SqlState(code)));
     fault.constraint = Some("of_the_target".into());
-    group.failure = Some(Failure {
+    group.failure = Some(Box::new(Failure {
         attempts: 1,
         since: Duration::ZERO,
         last: Duration::ZERO,
         exhausted: false,
         fault,
-    });
+    }));
     group
 }
 

@@ -3,7 +3,7 @@
 use pgsluice::route::kind::Delete;
 use pgsluice::route::{Column, CompiledAction, Target};
 use pgsluice::sql::column_type::ColumnType;
-use pgsluice_core::event::{Event, Json, RowAction, Value};
+use pgsluice_core::event::{Event, RowAction, Value};
 use pgsluice_core::group::GroupReply;
 use pgsluice_core::verdict::Verdict;
 
@@ -176,9 +176,9 @@ fn types() -> Vec<(&'static str, ColumnType, Value, &'static str)> {
         ("double precision", ColumnType::Float8, Value::Float(1e300), "1e+300"),
         ("numeric", ColumnType::Numeric, Value::Text("0.10".into()), "0.10"),
         ("varchar(5)", ColumnType::Text { max_chars: Some(5) }, Value::Text("now".into()), "now"),
-        ("json", ColumnType::Json, Value::Json(Json(r#"{"a" : 1.0}"#.into())), r#"{"a" : 1.0}"#),
-        ("jsonb", ColumnType::Jsonb, Value::Json(Json(r#"{"a" : 1.0}"#.into())), r#"{"a": 1.0}"#),
-        ("bytea", ColumnType::Bytea, Value::Bytes([0, 255].into()), r"\x00ff"),
+        ("json", ColumnType::Json, Value::Json(r#"{"a" : 1.0}"#.into()), r#"{"a" : 1.0}"#),
+        ("jsonb", ColumnType::Jsonb, Value::Json(r#"{"a" : 1.0}"#.into()), r#"{"a": 1.0}"#),
+        ("bytea", ColumnType::Bytea, Value::Bytes((&[0, 255][..]).into()), r"\x00ff"),
         ("timestamp", ColumnType::Timestamp, Value::Timestamp(1_500_000), "1970-01-01 00:00:01.5"),
         (
             "timestamptz",

@@ -1,4 +1,5 @@
-//! Exponential back-off with full jitter: a random wait between zero and the doubled ceiling.
+//! Exponential back-off, with full jitter (a random wait between zero and the doubled ceiling) where
+//! many may wait for the same thing, and without where one waits alone.
 
 use std::time::Duration;
 
@@ -14,10 +15,15 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after `attempts` failed attempts (1 or more).
-    pub fn wait(&self, attempts: u32, random: &mut Random) -> Duration {
+    /// The longest wait after `attempts` failed attempts (1 or more): the one without jitter.
+    pub fn ceiling(&self, attempts: u32) -> Duration {
         let doubled = self.initial.saturating_mul(1_u32 << attempts.saturating_sub(1).min(20));
-        let ceiling = u64::try_from(doubled.min(self.max).as_nanos()).unwrap_or(u64::MAX);
+        doubled.min(self.max)
+    }
+
+    /// A random wait after `attempts` failed attempts (1 or more).
+    pub fn wait(&self, attempts: u32, random: &mut Random) -> Duration {
+        let ceiling = u64::try_from(self.ceiling(attempts).as_nanos()).unwrap_or(u64::MAX);
         // A random 64-bit fraction of the ceiling: the high half of the product.
         let product = u128::from(ceiling) * u128::from(random.next_u64());
         Duration::from_nanos(u64::try_from(product >> 64).unwrap_or(ceiling))

@@ -6,12 +6,15 @@
 //! variant of [`EnvelopeField`], its line in the table, a migration that adds the column, and its
 //! line in `config/default.toml`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::event::{AggregateKey, AggregateVersion};
+use crate::record::Record;
+use crate::text::{Buffer, Text};
 
 /// A field of the envelope. In the order of [`FIELDS`]; from [`EnvelopeField::Tenant`] on they are
 /// context: kept and shown, never decided on.
@@ -148,28 +151,35 @@ impl EnvelopeField {
 #[derive(Clone, PartialEq)]
 pub enum ContextValue {
     /// Of a text.
-    Text(Box<str>),
+    Text(Text),
     /// Of a whole number.
     Number(i64),
 }
 
 /// A value of any field, as it is looked at.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum FieldValue<'a> {
     /// Of a text or an identity.
-    Text(&'a str),
+    Text(Cow<'a, str>),
     /// Of a whole number or a version.
     Number(i64),
     /// Of a point in time.
     Time(Timestamp),
 }
 
+impl<'a> FieldValue<'a> {
+    fn text(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
 /// What an event says about itself. Everything is optional because a poisoned record may tell
-/// only part of it; an event that is to be written has an aggregate and an event id.
+/// only part of it; an event that is to be written has an aggregate.
 #[derive(Clone, Default, PartialEq)]
 pub struct Envelope {
-    /// Identity of the event across re-sends by its producer.
-    pub event_id: Option<Box<str>>,
+    /// Identity of the event across re-sends by its producer. Without one it is the record's
+    /// position, see [`Envelope::id`].
+    pub event_id: Option<Text>,
     /// Type of the event, e.g. `CustomerRegistered`.
     pub event_type: Option<Arc<str>>,
     /// The aggregate, when it can be told.
@@ -201,33 +211,75 @@ impl Context {
         }
     }
 
+    /// What it holds in memory beside itself and `shared`.
+    fn weight_beside(&self, shared: &Buffer) -> usize {
+        let Some(values) = &self.0 else { return 0 };
+        let own = |value: &ContextValue| match value {
+            ContextValue::Text(text) => text.weight_beside(shared),
+            ContextValue::Number(_) => 0,
+        };
+        size_of_val(&**values) + values.iter().flatten().map(own).sum::<usize>()
+    }
+
     fn get(&self, field: EnvelopeField) -> Option<FieldValue<'_>> {
         let value = self.0.as_ref()?.get(field.context_index()?)?.as_ref()?;
         Some(match value {
-            ContextValue::Text(text) => FieldValue::Text(text),
+            ContextValue::Text(text) => FieldValue::text(text.as_str()),
             ContextValue::Number(number) => FieldValue::Number(*number),
         })
     }
 }
 
 impl Envelope {
-    /// The value of a field, where there is one.
-    pub fn get(&self, field: EnvelopeField) -> Option<FieldValue<'_>> {
+    /// What identifies the event: its own id, else the position of its record.
+    pub fn id(&self, record: &Record) -> Cow<'_, str> {
+        match &self.event_id {
+            Some(id) => Cow::Borrowed(id.as_str()),
+            None => Cow::Owned(record.position()),
+        }
+    }
+
+    /// The value of a field, where there is one. The record is the event's.
+    pub fn get(&self, field: EnvelopeField, record: &Record) -> Option<FieldValue<'_>> {
         match field {
             EnvelopeField::AggregateId => {
-                self.aggregate.as_ref().map(|key| FieldValue::Text(&key.id))
+                self.aggregate.as_ref().map(|key| FieldValue::text(&key.id))
             }
             EnvelopeField::AggregateType => {
-                self.aggregate.as_ref().map(|key| FieldValue::Text(&key.aggregate_type))
+                self.aggregate.as_ref().map(|key| FieldValue::text(&key.aggregate_type))
             }
-            EnvelopeField::EventType => self.event_type.as_deref().map(FieldValue::Text),
-            EnvelopeField::EventId => self.event_id.as_deref().map(FieldValue::Text),
+            EnvelopeField::EventType => self.event_type.as_deref().map(FieldValue::text),
+            EnvelopeField::EventId => Some(FieldValue::Text(self.id(record))),
             EnvelopeField::Version => self.version.map(|version| FieldValue::Number(version.0)),
             EnvelopeField::Time => self.time.map(FieldValue::Time),
             context => self.context.get(context),
         }
     }
 }
+
+impl Envelope {
+    /// What it holds in memory beside itself, the record and what it shares with other events.
+    pub(crate) fn weight_beside(&self, record: &Record) -> usize {
+        let shared = record.raw.buffer();
+        let of_type = |name: &Arc<str>| {
+            let counted =
+                name.len() > SHARED_TYPE_BYTES && !Arc::ptr_eq(name, &record.partition.topic);
+            if counted { COUNTS_BYTES + name.len() } else { 0 }
+        };
+        let aggregate = self.aggregate.as_ref();
+        self.event_id.as_ref().map_or(0, |id| id.weight_beside(shared))
+            + self.event_type.as_ref().map_or(0, of_type)
+            + aggregate.map_or(0, |key| of_type(&key.aggregate_type) + COUNTS_BYTES + key.id.len())
+            + self.context.weight_beside(shared)
+    }
+}
+
+/// The two counts of a shared text.
+const COUNTS_BYTES: usize = 2 * size_of::<usize>();
+
+/// A type of an event or an aggregate that is no longer is one text for all events that have it, as
+/// far as their number is sensible; decoders see to that. A longer one each event has to itself.
+pub const SHARED_TYPE_BYTES: usize = 128;
 
 impl fmt::Debug for ContextValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -268,6 +320,18 @@ impl fmt::Debug for Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Generation, Offset, Raw, TimestampType, TopicPartition};
+
+    fn record() -> Record {
+        Record {
+            partition: TopicPartition { topic: "t".into(), partition: 1 },
+            offset: Offset(2),
+            generation: Generation(1),
+            timestamp: None,
+            timestamp_type: TimestampType::NotAvailable,
+            raw: Raw::default(),
+        }
+    }
 
     #[test]
     fn the_table_lists_every_field_at_its_own_place_and_names_it_once() {
@@ -282,14 +346,25 @@ mod tests {
 
     #[test]
     fn context_is_kept_by_field_and_absent_until_there_is_some() {
-        let mut envelope = Envelope::default();
+        let (mut envelope, record) = (Envelope::default(), record());
         assert!(envelope.context.is_empty());
-        assert!(FIELDS.iter().all(|spec| envelope.get(spec.field).is_none()));
+        for spec in FIELDS.iter().filter(|spec| spec.field != EnvelopeField::EventId) {
+            assert_eq!(envelope.get(spec.field, &record), None, "{}", spec.name);
+        }
         envelope.context.keep(EnvelopeField::CausationId, ContextValue::Text("c".into()));
         envelope.context.keep(EnvelopeField::Nonce, ContextValue::Number(7));
         assert!(!envelope.context.is_empty());
-        assert_eq!(envelope.get(EnvelopeField::CausationId), Some(FieldValue::Text("c")));
-        assert_eq!(envelope.get(EnvelopeField::Nonce), Some(FieldValue::Number(7)));
-        assert!(envelope.get(EnvelopeField::Tenant).is_none());
+        let get = |field| envelope.get(field, &record);
+        assert_eq!(get(EnvelopeField::CausationId), Some(FieldValue::text("c")));
+        assert_eq!(get(EnvelopeField::Nonce), Some(FieldValue::Number(7)));
+        assert_eq!(get(EnvelopeField::Tenant), None);
+    }
+
+    #[test]
+    fn an_event_without_an_id_of_its_own_is_identified_by_its_position() {
+        let (mut envelope, record) = (Envelope::default(), record());
+        assert_eq!(envelope.id(&record), "t/1/2");
+        envelope.event_id = Some("e1".into());
+        assert_eq!(envelope.id(&record), "e1");
     }
 }

@@ -186,8 +186,8 @@ pub struct Group {
     pub source: Source,
     /// The events, by aggregate and route.
     pub parts: Parts,
-    /// Set once an attempt failed.
-    pub failure: Option<Failure>,
+    /// Set once an attempt failed; apart, because few groups ever fail.
+    pub failure: Option<Box<Failure>>,
 }
 
 impl Group {
@@ -270,7 +270,7 @@ impl Group {
 
     /// What the group counts against `limits.in_flight_bytes`.
     pub fn weight(&self) -> usize {
-        self.events().map(|event| event.record.weight()).sum()
+        self.events().map(Event::weight).sum()
     }
 }
 
@@ -345,7 +345,7 @@ pub struct Progress {
 mod tests {
     use super::*;
     use crate::event::{Envelope, Json, LedgerEffect, Write};
-    use crate::record::{Record, TimestampType};
+    use crate::record::{Raw, Record, TimestampType};
 
     fn event(offset: i64, version: Option<i64>, ledger: LedgerEffect) -> Event {
         Event {
@@ -355,9 +355,7 @@ mod tests {
                 generation: Generation(1),
                 timestamp: None,
                 timestamp_type: TimestampType::NotAvailable,
-                key: None,
-                value: None,
-                headers: Vec::new(),
+                raw: Raw::default(),
             },
             envelope: Envelope { version: version.map(AggregateVersion), ..Envelope::default() },
             content: Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() }),
@@ -369,7 +367,7 @@ mod tests {
     }
 
     fn part(versions: &[Option<i64>]) -> Part {
-        let document = || LedgerEffect::Set(Json("{}".into()));
+        let document = || LedgerEffect::Set(Json::Value("{}".into()));
         let events = (0..).zip(versions).map(|(n, v)| event(n, *v, document())).collect();
         Part { aggregate: None, kind: GroupKind::Write(RouteId(0)), events }
     }
@@ -448,7 +446,7 @@ mod tests {
         assert_eq!(ids, ["b", "a"]);
         assert!(group.routes().eq([RouteId(0), RouteId(1)]));
         assert!(group.only().is_none());
-        let weight = group.events().next().unwrap().record.weight();
+        let weight = group.events().next().unwrap().weight();
         assert_eq!(group.weight(), 4 * weight);
     }
 

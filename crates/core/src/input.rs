@@ -170,6 +170,16 @@ pub enum Action {
         /// One entry a stream.
         progress: Vec<Progress>,
     },
+    /// A partition is ours under this claim: letters of its stream may be published.
+    Own(TopicPartition, Claim),
+    /// A partition is not ours any more. Until it is again, no letter of it is published and no
+    /// position of it mirrored: a newer owner's must not be overwritten by an older one of ours.
+    Disown(TopicPartition),
+    /// Letters were written: the publisher has work.
+    PublishLetters,
+    /// A route may not fit its table any more: every take of this session looks at the catalog
+    /// first.
+    DoubtPlan,
     /// Let Kafka's committed offsets follow.
     Mirror(Vec<MirrorPosition>),
     /// The revocation may go on, after committing these durable positions.
@@ -181,7 +191,7 @@ pub enum Action {
     Stop(Fault),
     /// Records left memory: give their weight back to the poll budget.
     Freed(usize),
-    /// Something an operator may want to see; never needed for correctness.
+    /// Something an operator may want to see. Nothing follows from it.
     Report(Report),
 }
 
@@ -249,6 +259,6 @@ pub enum Report {
         /// Its new position.
         next: NextOffset,
     },
-    /// Letters were written: the publisher has work.
+    /// Letters were written; their number is that of the outcomes.
     LettersWritten,
 }

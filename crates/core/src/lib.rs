@@ -4,11 +4,12 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`record`], [`envelope`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
+//! | [`record`], [`text`], [`envelope`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
 //! | [`input`] | what can happen, and what may be asked for |
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
 //! | [`decode`] | the seam to whoever turns records into events |
+//! | [`source`] | the port to where records come from |
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
@@ -27,5 +28,7 @@ pub mod random;
 pub mod record;
 #[cfg(test)]
 mod simulation;
+pub mod source;
 pub mod state;
+pub mod text;
 pub mod verdict;

@@ -196,7 +196,7 @@ impl State {
     }
 
     fn on_event(&mut self, event: Event) {
-        let weight = event.record.weight();
+        let weight = event.weight();
         let Some(origin) = self.accept(&event) else {
             self.free(weight);
             return;
@@ -304,6 +304,7 @@ impl State {
         }
         let letter = |v: &Verdict| matches!(v, Verdict::DeadLettered | Verdict::Parked);
         if verdicts.iter().any(letter) {
+            self.out.push(Action::PublishLetters);
             self.out.push(Action::Report(Report::LettersWritten));
         }
         self.discard(group);

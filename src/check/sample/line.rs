@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::lanes::slow::rehearse::{Ending, Rehearsed};
 use crate::route::{Column, Plan, Target};
 use crate::store::counts::TableRows;
-use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldSpec, FieldValue};
+use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldSpec};
 use pgsluice_core::event::{Content, Event, RouteId};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::verdict::{Reason, Verdict};
@@ -233,12 +233,9 @@ fn trouble(field: Option<&str>, fault: Option<&Fault>) -> Option<Trouble> {
 /// The envelope's fields that are there. An event id that is only the record's position was not
 /// found.
 fn fields(event: &Event) -> Vec<&'static str> {
-    let envelope = &event.envelope;
-    let position = format!("{}/{}", event.record.partition, event.record.offset.0);
-    let position = |value| matches!(value, FieldValue::Text(id) if *id == *position);
-    let found = |spec: &&FieldSpec| match envelope.get(spec.field) {
-        Some(value) => spec.field != EnvelopeField::EventId || !position(value),
-        None => false,
+    let found = |spec: &&FieldSpec| match spec.field {
+        EnvelopeField::EventId => event.envelope.event_id.is_some(),
+        field => event.field(field).is_some(),
     };
     FIELDS.iter().filter(found).map(|spec| spec.name).collect()
 }

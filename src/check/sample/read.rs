@@ -138,10 +138,10 @@ impl Reader<'_> {
                         continue;
                     }
                     let copied = Copied::of(&message, partition.clone(), Generation(0));
-                    self.weight = self.weight.saturating_sub(copied.record.weight());
                     let route = self.decoder.route_of(&copied.record);
                     // What would have to be fetched first is not part of a sample.
                     if let Decoded::Ready(event) = copied.decode(self.decoder) {
+                        self.weight = self.weight.saturating_sub(event.weight());
                         self.records.push(Taken { event, route, stream: *stream });
                     }
                 }

@@ -1,6 +1,7 @@
 //! Encodings: how the bytes of a key or a value become a document. What the document means is the
 //! format's.
 
+pub(crate) mod canonical;
 pub(crate) mod json;
 
 use self::json::Reading;

@@ -17,11 +17,11 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::PollEvent;
 use crate::kafka::faults::describe;
 use crate::kafka::mirror::commit_list;
 use pgsluice_core::input::{MirrorPosition, RevokeTicket};
 use pgsluice_core::record::TopicPartition;
+use pgsluice_core::source::PollEvent;
 use rdkafka::consumer::CommitMode;
 
 /// Where a partition stands until its position is set. If it were read from there after all, then

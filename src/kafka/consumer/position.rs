@@ -7,14 +7,15 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::PollEvent;
 use super::flow::{pause, resume};
 use super::member::Member;
 use super::reading::{Reading, Seeking, Span};
 use super::thread::Poller;
 use super::trouble::ASK_TIMEOUT;
 use crate::kafka::faults::describe;
+use pgsluice_core::backoff::Backoff;
 use pgsluice_core::record::{NextOffset, TopicPartition};
+use pgsluice_core::source::PollEvent;
 
 /// Between attempts to set a position. A partition just assigned refuses a seek until its
 /// fetcher has started, a few milliseconds later.
@@ -26,8 +27,9 @@ const SEEK_PATIENCE: Duration = Duration::from_secs(2);
 const RESTART_TIME: Duration = Duration::from_millis(250);
 /// How often positions beyond the last record are looked for.
 const POSITION_ROUND: Duration = Duration::from_millis(500);
-/// First and longest wait before an unreadable batch is fetched again.
-const REFETCH_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Waits before an unreadable batch is fetched again, without jitter.
+const REFETCH: Backoff =
+    Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(30) };
 /// Without an unreadable batch for this long, the wait starts over.
 const REFETCH_MEMORY: Duration = Duration::from_secs(120);
 
@@ -120,13 +122,14 @@ impl Poller {
     /// read, and until then the other partitions go on between the attempts.
     pub(super) fn refetch(&mut self) {
         let now = Instant::now();
-        let (first, longest) = REFETCH_WAIT;
         let times = match self.corrupt {
-            Some((times, seen)) if now.duration_since(seen) < REFETCH_MEMORY => times + 1,
-            Some(_) | None => 0,
+            Some((times, seen)) if now.duration_since(seen) < REFETCH_MEMORY => {
+                times.saturating_add(1)
+            }
+            Some(_) | None => 1,
         };
         self.corrupt = Some((times, now));
-        self.fetch_again(now + first.saturating_mul(1 << times.min(16)).min(longest), false);
+        self.fetch_again(now + REFETCH.ceiling(times), false);
     }
 
     /// Sets every position again, by a new assignment when fetching may have stopped.

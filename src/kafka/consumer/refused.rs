@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 
-use super::PollEvent;
 use super::thread::Poller;
 use super::trouble::ASK_TIMEOUT;
+use crate::kafka::faults::name;
 use pgsluice_core::event::Event;
+use pgsluice_core::source::PollEvent;
 
 /// How often the brokers are asked about refused topics.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -106,7 +107,7 @@ impl Poller {
             self.refused.due = None;
         }
         if topics != self.refused.topics {
-            let told = topics.iter().map(|(topic, r)| (Arc::clone(topic), r.code)).collect();
+            let told = topics.iter().map(|(topic, r)| (Arc::clone(topic), name(r.code))).collect();
             self.events.send(PollEvent::Refused(told)).ok();
             self.refused.topics = topics;
         }

@@ -4,7 +4,7 @@
 mod faults;
 mod missing;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -14,8 +14,13 @@ use crate::config::{KafkaConfig, StartFrom};
 use crate::kafka::mirror::Mirror;
 use crate::kafka::positions::Positions;
 use crate::telemetry::Telemetry;
+use pgsluice_core::event::Event;
+use pgsluice_core::fault::PollFault;
+use pgsluice_core::input::MirrorPosition;
 use pgsluice_core::position::{Committed, KafkaPosition};
-use pgsluice_core::record::{Offset, OwnerEpoch, StreamId};
+use pgsluice_core::record::{
+    Anchor, Generation, NextOffset, Offset, OwnerEpoch, StreamId, TopicPartition,
+};
 
 mod fixture;
 
@@ -52,10 +57,10 @@ fn records_are_read_from_the_wanted_position_and_carry_the_generation() {
     assert_eq!(running.offsets(), (4..10).collect::<Vec<_>>());
     assert!(running.events.iter().all(|event| event.record.generation == Generation(3)));
     let record = &running.events[0].record;
-    assert_eq!(record.key.as_deref(), Some(&b"k"[..]));
-    assert_eq!(record.value.as_deref(), Some(&b"4"[..]));
+    assert_eq!(record.key(), Some(&b"k"[..]));
+    assert_eq!(record.value(), Some(&b"4"[..]));
     assert_eq!(record.timestamp, Some(broker.now));
-    assert_eq!(record.header("h").and_then(|h| h.value.as_deref()), Some(&b"1"[..]));
+    assert_eq!(record.header("h").flatten(), Some(&b"1"[..]));
 
     // Reading again from an earlier position, with the anchor before it.
     let anchor = anchor_of(&running.events[2]);
@@ -190,7 +195,7 @@ fn the_mirror_commits_the_newest_position_with_the_tag() {
     let mirror = Mirror::start(&running.consumer, Telemetry::try_new("t").unwrap()).unwrap();
     mirror.commit(vec![position(broker.partition(0), 2)]);
     mirror.commit(vec![position(broker.partition(0), 3)]);
-    assert!(mirror.stop(PATIENCE));
+    assert!(mirror.flush(PATIENCE));
     assert_eq!(broker.committed(0), (3, "pgsluice/1/1/2".to_owned()));
     running.close();
 }
@@ -222,7 +227,7 @@ fn what_kafka_knows_of_a_partition_is_read_without_joining_the_group() {
     let running = Running::assigned(&broker, 1 << 20);
     let mirror = Mirror::start(&running.consumer, Telemetry::try_new("t").unwrap()).unwrap();
     mirror.commit(vec![position(broker.partition(0), 3)]);
-    assert!(mirror.stop(PATIENCE));
+    assert!(mirror.flush(PATIENCE));
     let ours = Committed { next: 3, metadata: "pgsluice/1/1/2".to_owned() };
     assert_eq!(ask(StartFrom::Earliest), known(Some(ours), Some(0)));
     running.close();

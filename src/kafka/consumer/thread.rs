@@ -18,11 +18,12 @@ use super::member::{AssignmentChange, Member, release};
 use super::reading::{Admission, Readings};
 use super::record::Copied;
 use super::refused::Refused;
-use super::{Command, PollEvent};
 use crate::config::{BatchConfig, Config};
+use crate::kafka::faults::name;
 use pgsluice_core::decode::{Decode, Decoded, Missing};
 use pgsluice_core::event::Event;
-use pgsluice_core::record::{Generation, Record};
+use pgsluice_core::record::Record;
+use pgsluice_core::source::{Command, PollEvent};
 
 /// How long a poll waits for the first record; bounds how long a command waits, too.
 const IDLE_POLL: Duration = Duration::from_millis(20);
@@ -105,7 +106,7 @@ impl Poller {
         };
         let Self { member, events, .. } = self;
         if let Flow::Abandon(code) = flow {
-            events.send(PollEvent::Fenced(code)).ok();
+            events.send(PollEvent::Fenced(name(code))).ok();
             std::mem::forget(member);
             return;
         }
@@ -215,7 +216,7 @@ impl Poller {
         let reading = self.readings.get(message.topic(), message.partition())?;
         let (timestamp, _) = super::record::timestamp(message.timestamp());
         let partition = reading.partition.clone();
-        let crc = || Copied::of(message, partition.clone(), Generation(0)).record.crc();
+        let crc = || pgsluice_core::record::crc(message.key(), message.payload());
         let admission = reading.admit(message.offset(), timestamp, crc);
         match admission {
             Admission::Drop => None,
@@ -228,7 +229,7 @@ impl Poller {
                 let decoder = self.decoder.as_ref()?;
                 match Copied::of(message, partition, generation).decode(&**decoder) {
                     Decoded::Ready(event) => {
-                        self.budget.take(event.record.weight());
+                        self.budget.take(event.weight());
                         Some(event)
                     }
                     Decoded::Missing(missing, record) => {

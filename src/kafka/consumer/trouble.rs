@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::PollEvent;
 use super::refused::is_about_a_topic;
 use super::thread::{Flow, Poller};
-use crate::kafka::faults::{describe, on_poll};
+use crate::kafka::faults::{describe, ends_a_start, name, on_poll};
 use pgsluice_core::fault::PollFault;
+use pgsluice_core::source::PollEvent;
 
 /// How often the slow duties are done: heartbeat, troubles, reachability.
 const ROUND: Duration = Duration::from_secs(1);
@@ -72,7 +72,8 @@ impl Poller {
     /// Reports a code unless it was seen within the last minute.
     fn trouble(&mut self, code: RDKafkaErrorCode, fault: PollFault) {
         if self.troubles.insert(code as i32, Instant::now()).is_none() {
-            self.events.send(PollEvent::Trouble { code, fault }).ok();
+            let ends_a_start = ends_a_start(code);
+            self.events.send(PollEvent::Trouble { code: name(code), fault, ends_a_start }).ok();
         }
     }
 

@@ -71,8 +71,7 @@ impl Kind for Document {
 }
 
 fn payload(draft: &Draft<'_>) -> Result<Json, Poison> {
-    let payload = draft.payload().ok_or_else(|| poison(Reason::FieldMissing))?;
-    Ok(Json(payload.into()))
+    draft.payload().ok_or_else(|| poison(Reason::FieldMissing))
 }
 
 fn poison(reason: Reason) -> Poison {

@@ -281,7 +281,7 @@ mod tests {
             let row = |action| RowWrite { action, key: Box::default(), columns: Box::default() };
             Write { route: RouteId(0), ledger, rows: action.map(row).into_iter().collect() }
         };
-        let json = || pgsluice_core::event::Json("{}".into());
+        let json = || pgsluice_core::event::Json::Value("{}".into());
         let clear = LedgerEffect::Clear;
         let cases = [
             (CompiledAction::Document(Document::Merge), write(LedgerEffect::Merge(json()), None)),

@@ -1,53 +1,54 @@
 //! Looks at the ends of the logs now and then, for the lag in metrics and `/status`.
 //!
-//! On a thread of its own: the calls block, and neither the poll loop nor a drain may wait for them.
+//! The calls block, so each is made on a thread of its own: neither the poll loop nor a drain waits
+//! for them.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rdkafka::error::KafkaError;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
-use crate::config::KafkaConfig;
-use crate::kafka::ends::LogEnds;
-use crate::kafka::positions::Positions;
+use super::Chore;
 use crate::telemetry::Telemetry;
-
-/// How old the ends may be.
-const INTERVAL: Duration = Duration::from_secs(5);
+use pgsluice_core::backoff::Backoff;
+use pgsluice_core::fault::{Fault, FaultKind};
+use pgsluice_core::source::Source;
 
 /// How often to look whether partitions came, while there are none.
 const IDLE: Duration = Duration::from_millis(500);
 
-/// The thread's other end. Dropping it ends the thread after the call that is under way; nobody
-/// waits for that.
-#[derive(Debug)]
-pub(in crate::run) struct LagThread {
-    _stop: Sender<Infallible>,
+/// Asks and shows.
+pub(in crate::run) struct Lag {
+    source: Arc<dyn Source>,
+    telemetry: Telemetry,
 }
 
-impl LagThread {
-    pub(in crate::run) fn start(
-        config: &KafkaConfig,
-        positions: Arc<Positions>,
-        telemetry: Telemetry,
-    ) -> Result<Self, KafkaError> {
-        let ends = LogEnds::connect(config, positions)?;
-        let (stop, stopped) = bounded(0);
-        std::thread::Builder::new()
-            .name("lag".to_owned())
-            .spawn(move || follow(&ends, &stopped, &telemetry))
-            .map_err(|_| KafkaError::ClientCreation("no thread for the lag".to_owned()))?;
-        Ok(Self { _stop: stop })
+impl Lag {
+    /// For the partitions that the telemetry knows to be held.
+    pub(in crate::run) fn new(source: Arc<dyn Source>, telemetry: Telemetry) -> Self {
+        Self { source, telemetry }
     }
 }
 
-fn follow(ends: &LogEnds, stopped: &Receiver<Infallible>, telemetry: &Telemetry) {
-    let mut wait = IDLE;
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
-        let held = telemetry.partitions_held();
-        wait = if held.is_empty() { IDLE } else { INTERVAL };
-        telemetry.log_ends(&ends.fetch(&held));
+impl Chore<()> for Lag {
+    const NAME: &'static str = "lag";
+    /// How old the ends may be.
+    const INTERVAL: Duration = Duration::from_secs(5);
+    /// What the brokers do not answer is missing, no failure: only a bug is one.
+    const AFTER_FAILURE: Backoff =
+        Backoff { initial: Duration::from_secs(10), max: Duration::from_secs(60) };
+
+    async fn turn(&mut self, (): &()) -> Result<(), Fault> {
+        let mut held = self.telemetry.partitions_held();
+        while held.is_empty() {
+            sleep(IDLE).await;
+            held = self.telemetry.partitions_held();
+        }
+        let source = Arc::clone(&self.source);
+        let ends = spawn_blocking(move || source.ends(&held)).await;
+        let ends = ends.map_err(|_| Fault::new(FaultKind::Bug("asking for the ends of logs")))?;
+        self.telemetry.log_ends(&ends);
+        Ok(())
     }
 }

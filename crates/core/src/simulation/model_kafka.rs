@@ -186,6 +186,8 @@ pub(super) struct Consumer {
     /// Partitions this thread believes to be assigned, and how it reads them.
     assigned: Vec<Option<Option<Reading>>>,
     commands: VecDeque<Command>,
+    /// Partitions of which no commit may leave this process.
+    unmirrored: Vec<bool>,
     /// What it has told its coordinator, in order.
     pub(super) told: VecDeque<Input>,
 }
@@ -207,7 +209,12 @@ pub(super) struct Surroundings<'a> {
 impl Consumer {
     /// Nothing assigned.
     pub(super) fn new(partitions: usize) -> Self {
-        Self { assigned: vec![None; partitions], commands: VecDeque::new(), told: VecDeque::new() }
+        Self {
+            assigned: vec![None; partitions],
+            commands: VecDeque::new(),
+            unmirrored: vec![false; partitions],
+            told: VecDeque::new(),
+        }
     }
 
     /// The group gave it partitions.
@@ -223,6 +230,25 @@ impl Consumer {
     pub(super) fn forget(&mut self, partitions: &[usize]) {
         for &p in partitions {
             self.assigned[p] = None;
+        }
+    }
+
+    /// The process owns a partition: its positions may be committed.
+    pub(super) fn may_mirror(&mut self, partition: &TopicPartition) {
+        self.unmirrored[index_of(partition)] = false;
+    }
+
+    /// The process gave a partition up: a commit of it would be a mistake.
+    pub(super) fn must_not_mirror(&mut self, partition: &TopicPartition) {
+        self.unmirrored[index_of(partition)] = true;
+    }
+
+    /// Drops the positions of a partition that are not committed yet.
+    pub(super) fn forget_mirror(&mut self, partition: &TopicPartition) {
+        for command in &mut self.commands {
+            if let Command::Mirror(positions) = command {
+                positions.retain(|position| position.partition != *partition);
+            }
         }
     }
 
@@ -261,6 +287,10 @@ impl Consumer {
             Command::Resume(partition) => self.set_paused(&partition, false),
             Command::Mirror(positions) => {
                 for position in &positions {
+                    let forbidden = self.unmirrored[index_of(&position.partition)];
+                    around.checker.require(!forbidden, "mirror", || {
+                        format!("{me:?} commits {position:?} of a partition that it gave up")
+                    });
                     if !around.rng.chance(around.rates.mirror_lost) {
                         around.broker.commit(me, position);
                     }

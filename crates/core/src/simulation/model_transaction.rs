@@ -72,7 +72,7 @@ impl Database {
                 continue;
             };
             let decide = |fault: &Fault| self.policy.decide(fault);
-            match course.failed(event, fault, group.failure.as_ref(), decide) {
+            match course.failed(event, fault, group.failure.as_deref(), decide) {
                 Attempt::TakenBack if self.keeps(ModelGuard::EventSavepoint) => {}
                 Attempt::TakenBack => {
                     written = Written { ledger: stored.clone(), ..Written::default() };

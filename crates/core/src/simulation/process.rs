@@ -1,5 +1,6 @@
 //! One pgsluice process: its coordinator, the real one, and what its shells remember.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use super::workload::Workload;
 use crate::backoff::Backoff;
 use crate::fault::FaultPolicy;
 use crate::group::{Group, GroupReply, Part};
-use crate::input::{Input, Lane};
-use crate::record::SessionId;
+use crate::input::{Claim, Input, Lane, MirrorPosition};
+use crate::record::{SessionId, TopicPartition};
 use crate::state::{State, StateConfig};
 use crate::verdict::Verdict;
 
@@ -57,6 +58,8 @@ pub(super) struct Process {
     unreported: [u64; 8],
     /// Weight of records delivered and not given back.
     pub(super) held: usize,
+    /// What it was told to take for its own: the publisher's list, and what may be mirrored.
+    owned: BTreeMap<TopicPartition, Claim>,
 }
 
 impl Process {
@@ -77,6 +80,7 @@ impl Process {
             requests: [0; 3],
             unreported: [0; 8],
             held: 0,
+            owned: BTreeMap::new(),
         }
     }
 
@@ -91,7 +95,7 @@ impl Process {
             // One that opens late, when a newer one is in use, is closed by the coordinator.
             Input::SessionOpened(id) => self.session = self.session.max(Some(*id)),
             Input::Polled(events) => {
-                self.held += events.iter().map(|e| e.record.weight()).sum::<usize>();
+                self.held += events.iter().map(|e| e.weight()).sum::<usize>();
             }
             Input::Replied { session, lane, groups } if self.session == Some(*session) => {
                 self.requests[usize::from(*lane == Lane::Slow)] -= 1;
@@ -125,6 +129,38 @@ impl Process {
         let id = self.id;
         self.requests[2] += 1;
         checker.require(self.requests[2] == 1, "barrier", || format!("{id:?} sends two barriers"));
+    }
+
+    /// A partition is its own under this claim.
+    pub(super) fn owns(&mut self, partition: TopicPartition, claim: Claim) {
+        self.consumer.may_mirror(&partition);
+        self.owned.insert(partition, claim);
+    }
+
+    /// A partition is not its own any more: what is not mirrored yet will not be.
+    pub(super) fn disowns(&mut self, partition: &TopicPartition) {
+        self.owned.remove(partition);
+        self.consumer.forget_mirror(partition);
+    }
+
+    /// A position is to be mirrored: only under the claim by which it was reached.
+    pub(super) fn mirrors(&self, position: &MirrorPosition, checker: &mut Checker) {
+        let owned = self.owned.get(&position.partition);
+        let ours = owned
+            .is_some_and(|claim| (claim.stream, claim.epoch) == (position.stream, position.epoch));
+        let id = self.id;
+        checker
+            .require(ours, "mirror", || format!("{id:?} mirrors {position:?} and owns {owned:?}"));
+    }
+
+    /// A partition is reported as gone: its coordinator must have disowned it before. A commit of it
+    /// from now on would be an older owner's.
+    pub(super) fn gave_up(&mut self, partition: &TopicPartition, checker: &mut Checker) {
+        let id = self.id;
+        checker.require(!self.owned.contains_key(partition), "disown", || {
+            format!("{id:?} gave {partition} up and has not disowned it")
+        });
+        self.consumer.must_not_mirror(partition);
     }
 
     /// Outcomes are reported: only such as an answer of the database told (INV-13).

@@ -298,9 +298,14 @@ impl World {
                 process.sends_barrier(&mut self.checker);
                 self.server.send_advance(owner, session, progress);
             }
+            Action::Own(partition, claim) => process.owns(partition, claim),
+            Action::Disown(partition) => process.disowns(&partition),
+            // The publisher and the catalog are not modelled.
+            Action::PublishLetters | Action::DoubtPlan => {}
             Action::Mirror(positions) => {
                 for position in &positions {
                     self.checker.mirror(position);
+                    process.mirrors(position, &mut self.checker);
                 }
                 process.consumer.command(Command::Mirror(positions));
             }
@@ -330,7 +335,11 @@ impl World {
                 self.processes[at].reports(*verdict, *count, &mut self.checker);
                 self.tally.finished[index_of_verdict(*verdict)] += count;
             }
-            Report::Fenced(_) => self.tally.fenced += 1,
+            Report::Fenced(partition) => {
+                self.tally.fenced += 1;
+                self.processes[at].gave_up(partition, &mut self.checker);
+            }
+            Report::GivenUp(partition) => self.processes[at].gave_up(partition, &mut self.checker),
             Report::Halted { .. } => self.tally.halted += 1,
             Report::Retry { .. } => self.tally.retried += 1,
             _ => {}

@@ -89,7 +89,8 @@ mod tests {
         group.parts.rest.push(part("b", 1, 2));
         let (since, last) = (Duration::ZERO, Duration::from_secs(5));
         let fault = Fault::new(FaultKind::Connection);
-        group.failure = Some(Failure { attempts: 2, since, last, exhausted: false, fault });
+        let failure = Failure { attempts: 2, since, last, exhausted: false, fault };
+        group.failure = Some(Box::new(failure));
         group
     }
 

@@ -72,6 +72,9 @@ impl State {
         let wait = self.config.halt.wait(partition.halts, &mut self.random);
         partition.phase = Phase::Paused { until: self.now + self.config.halt.initial + wait };
         self.out.push(Action::Pause(name.clone()));
+        if matches!(reason, Reason::SchemaMismatch | Reason::PermissionDenied) {
+            self.out.push(Action::DoubtPlan);
+        }
         if news {
             let partition = name.clone();
             self.out.push(Action::Report(Report::Halted { partition, reason, fault, at }));
@@ -92,6 +95,7 @@ impl State {
         } else {
             partition.begin(generation, Phase::Paused { until });
             self.out.push(Action::Pause(name.clone()));
+            self.out.push(Action::Disown(name.clone()));
         }
         self.out.push(Action::Report(Report::Fenced(name.clone())));
     }
@@ -167,6 +171,7 @@ impl State {
     fn remove(&mut self, name: &TopicPartition) -> Option<Partition> {
         let partition = self.partitions.remove(name)?;
         self.patience.forget(name);
+        self.out.push(Action::Disown(name.clone()));
         self.out.push(Action::Report(Report::GivenUp(name.clone())));
         Some(partition)
     }

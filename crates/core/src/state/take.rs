@@ -68,6 +68,7 @@ impl State {
             next: claim.next,
             anchor: claim.anchor,
         });
+        self.out.push(Action::Own(name.clone(), claim.clone()));
         // At once: until an operator's own offset is replaced by ours it would be obeyed again, and
         // of an idle partition lag tools would see nothing, or what an earlier owner told last.
         self.out.extend(partition.mirror_position().map(|position| Action::Mirror(vec![position])));

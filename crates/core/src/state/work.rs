@@ -244,7 +244,7 @@ fn is_first_attempt(group: &Group, gaps: GapPolicy) -> bool {
 pub(super) mod tests {
     use super::*;
     use crate::event::{Content, Envelope, Json, LedgerEffect, RouteId, Write};
-    use crate::record::{Generation, Offset, OwnerEpoch, Record, StreamId, TimestampType};
+    use crate::record::{Generation, Offset, OwnerEpoch, Raw, Record, StreamId, TimestampType};
 
     fn partition() -> TopicPartition {
         TopicPartition { topic: "t".into(), partition: 0 }
@@ -262,7 +262,7 @@ pub(super) mod tests {
     /// A write of an aggregate through a route.
     pub(in crate::state) fn event(id: &str, route: u16, offset: i64) -> Event {
         let aggregate = AggregateKey { aggregate_type: "A".into(), id: id.into() };
-        let ledger = LedgerEffect::Set(Json("{}".into()));
+        let ledger = LedgerEffect::Set(Json::Value("{}".into()));
         Event {
             record: Record {
                 partition: partition(),
@@ -270,9 +270,7 @@ pub(super) mod tests {
                 generation: Generation(1),
                 timestamp: None,
                 timestamp_type: TimestampType::NotAvailable,
-                key: None,
-                value: None,
-                headers: Vec::new(),
+                raw: Raw::default(),
             },
             envelope: Envelope { aggregate: Some(aggregate), ..Envelope::default() },
             content: Content::Write(Write { route: RouteId(route), ledger, rows: Vec::new() }),

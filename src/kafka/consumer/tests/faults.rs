@@ -9,8 +9,11 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
-use pgsluice_core::decode::Decoded;
+use crate::kafka::faults::name;
+use pgsluice_core::decode::{Decode, Decoded};
+use pgsluice_core::fault::PollFault;
 use pgsluice_core::record::Record;
+use rdkafka::error::RDKafkaErrorCode;
 
 /// A mock broker, also where a real one is at hand.
 pub(super) fn mocked(name: &str) -> Broker {
@@ -100,7 +103,7 @@ fn a_refused_fetch_names_the_topic_until_a_record_of_it_comes() {
             _ => None,
         })
         .collect();
-    assert_eq!(told, [vec![RDKafkaErrorCode::TopicAuthorizationFailed], vec![]]);
+    assert_eq!(told, [vec![name(RDKafkaErrorCode::TopicAuthorizationFailed)], vec![]]);
 }
 
 #[test]
@@ -110,8 +113,9 @@ fn a_group_that_may_not_be_joined_is_told_of_and_joined_once_it_may() {
     broker.answers(RDKafkaApiKey::FindCoordinator, &[refused; 2]);
     let mut running = Running::start(&broker, 1 << 20);
     running.until("trouble", |event| {
-        let code = RDKafkaErrorCode::GroupAuthorizationFailed;
-        matches!(event, PollEvent::Trouble { code: c, fault: PollFault::Operator } if *c == code)
+        let refused = name(RDKafkaErrorCode::GroupAuthorizationFailed);
+        matches!(event, PollEvent::Trouble { code, fault: PollFault::Operator, .. }
+            if *code == refused)
     });
     running.until("an assignment", |event| matches!(event, PollEvent::Assigned(_)));
     running.close();
@@ -145,7 +149,7 @@ fn a_commit_that_failed_is_tried_again_without_a_newer_position() {
     while broker.committed(0).0 != 3 {
         assert!(Instant::now() < end, "never committed");
     }
-    assert!(mirror.stop(PATIENCE));
+    assert!(mirror.flush(PATIENCE));
     running.close();
 }
 
@@ -164,7 +168,7 @@ fn a_position_that_could_not_be_committed_is_forgotten_with_its_partition() {
     while broker.committed(1).0 != 5 {
         assert!(Instant::now() < end, "never committed");
     }
-    assert!(mirror.stop(PATIENCE));
+    assert!(mirror.flush(PATIENCE));
     assert_eq!(broker.committed(0).0, -1001);
     running.close();
 }

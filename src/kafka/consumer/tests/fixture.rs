@@ -1,6 +1,6 @@
 //! A broker with one topic, and a running consumer thread that is listened to.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -11,9 +11,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError, unbounded_channel};
 
 use super::super::*;
-use pgsluice_core::decode::Decoded;
-use pgsluice_core::event::{Content, Envelope};
-use pgsluice_core::record::Record;
+use pgsluice_core::decode::{Decode, Decoded};
+use pgsluice_core::event::{Content, Envelope, Event};
+use pgsluice_core::record::{Anchor, Generation, NextOffset, Record, TopicPartition};
 use pgsluice_core::verdict::Reason;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);

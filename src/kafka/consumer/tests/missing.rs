@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::faults::mocked;
 use super::fixture::skipped;
 use super::*;
-use pgsluice_core::decode::Decoded;
+use pgsluice_core::decode::{Decode, Decoded, Missing};
 use pgsluice_core::record::Record;
 
 /// Needs the schema that a value names, as in `schema 7`; any other value needs nothing.
@@ -22,7 +22,7 @@ impl BySchema {
 
 impl Decode for BySchema {
     fn decode(&self, record: Record) -> Decoded {
-        let value = std::str::from_utf8(record.value.as_deref().unwrap()).unwrap();
+        let value = std::str::from_utf8(record.value().unwrap()).unwrap();
         match value.strip_prefix("schema ").map(|id| id.parse().unwrap()) {
             Some(id) if !self.0.lock().unwrap().contains(&id) => {
                 Decoded::Missing(schema(id), record)
@@ -94,7 +94,7 @@ fn a_held_partition_passes_nothing_and_reads_on_from_the_record_that_waited() {
     }
     assert_eq!(running.offsets(), [0, 1]);
     let held = running.budget.in_flight();
-    assert_eq!(held, running.events.iter().map(|event| event.record.weight()).sum::<usize>());
+    assert_eq!(held, running.events.iter().map(|event| event.weight()).sum::<usize>());
 
     running.consumer.send(decoder.know(7));
     running.until_events(6);

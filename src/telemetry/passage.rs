@@ -1,17 +1,24 @@
 //! Records on their way, for the metrics: when each poll read its records, until their outcome is
 //! durable. Pure, and nothing decides by it.
 //!
+//! [`Telemetry`] holds the one [`Passage`] of the process: told of each poll, of each transaction that
+//! is sent, and of what the coordinator reports.
+//!
 //! One mark for what one poll brought of a partition, not one for each record. Marks outlive the
 //! session: what is read again after a recovery is as old as it was.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use pgsluice_core::event::Event;
 use pgsluice_core::group::Group;
+use pgsluice_core::input::Report;
 use pgsluice_core::record::{NextOffset, Offset, TopicPartition};
+
+use super::Telemetry;
 
 /// How many marks a partition keeps; beyond it pairs of them become one (INV-11).
 const MAX_MARKS: usize = 1024;
@@ -39,6 +46,54 @@ struct Mark {
     read: Instant,
     /// When the last one's event happened.
     happened: Option<Timestamp>,
+}
+
+impl Telemetry {
+    /// Records were read, the first of them at `at`.
+    pub fn read(&self, events: &[Event], at: Instant) {
+        self.lock_passage().read(events, at);
+    }
+
+    /// Groups are about to be sent to a fast lane together.
+    pub fn sent(&self, groups: &[Group]) {
+        let read = groups.first().and_then(|group| self.lock_passage().read_at(group));
+        if let Some(read) = read {
+            self.metrics().work.queued(read.elapsed());
+        }
+    }
+
+    /// Sets the age of the oldest unfinished record of each partition.
+    pub fn oldest_unfinished(&self) {
+        for (partition, read) in self.lock_passage().oldest() {
+            let age = read.map_or(Duration::ZERO, |read| read.elapsed());
+            self.metrics().partition.oldest_unfinished(partition, age);
+        }
+    }
+
+    /// The coordinator reported something that records pass through.
+    pub(super) fn follow(&self, report: &Report) {
+        match report {
+            Report::Taken(partition, claim) => self.lock_passage().taken(partition, claim.next),
+            Report::GivenUp(partition) => self.lock_passage().forget(partition),
+            Report::Advanced { partition, next } => {
+                let passed = self.lock_passage().durable(partition, *next);
+                if passed.is_empty() {
+                    return;
+                }
+                let now = Timestamp::now();
+                for happened in passed {
+                    // A producer's clock may be ahead of ours: such an event is as fresh as can be.
+                    let age = Duration::try_from(now.duration_since(happened)).unwrap_or_default();
+                    self.metrics().work.fresh(age);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn lock_passage(&self) -> MutexGuard<'_, Passage> {
+        self.0.passage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Passage {
@@ -133,12 +188,11 @@ fn happened(event: &Event) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use pgsluice_core::event::{Content, Envelope};
     use pgsluice_core::group::{GroupKind, OrderingKey, Part, Source};
-    use pgsluice_core::record::{Generation, Record, StreamId, TimestampType};
+    use pgsluice_core::record::{Generation, Raw, Record, StreamId, TimestampType};
     use pgsluice_core::verdict::Reason;
 
     fn partition(number: i32) -> TopicPartition {
@@ -153,9 +207,7 @@ mod tests {
             generation: Generation(1),
             timestamp: Some(offset),
             timestamp_type: TimestampType::CreateTime,
-            key: None,
-            value: None,
-            headers: Vec::new(),
+            raw: Raw::default(),
         };
         let content = Content::Skip(Reason::SkipRoute);
         Event { record, envelope: Envelope::default(), content }
