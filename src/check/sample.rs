@@ -32,9 +32,8 @@ use crate::store::migrate;
 use crate::store::sink::{SinkId, Stored};
 use crate::telemetry::{MetricsError, Telemetry};
 use pgsluice_core::fault::Fault;
-use pgsluice_core::group::Origin;
 use pgsluice_core::position::{KafkaPosition, Start, start_position};
-use pgsluice_core::record::{OwnerEpoch, StreamId, TopicPartition};
+use pgsluice_core::record::{StreamId, TopicPartition};
 use pgsluice_core::verdict::Reason;
 
 /// How long the transaction may last, and so how long it may hold what it wrote to: beside a
@@ -243,14 +242,8 @@ async fn rehearse(
             records.push(line::said(&explained, &event));
             continue;
         }
-        let origin = Origin {
-            partition: event.record.partition.clone(),
-            stream,
-            epoch: OwnerEpoch(0),
-            generation: event.record.generation,
-        };
         let said = line::said(&explained, &event);
-        match rehearsal.event(origin, event).await {
+        match rehearsal.event(stream, event).await {
             Ok((event, rehearsed)) => {
                 records.push(line::tried(&explained, said, &event, rehearsed))
             }

@@ -1,5 +1,6 @@
 //! What the fast and the slow lane share: routes, statements and policies of one session.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::config::{
@@ -15,7 +16,7 @@ use crate::store::sink::SinkId;
 use crate::telemetry::Telemetry;
 use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Decision, Fault, FaultPolicy};
-use pgsluice_core::group::{Group, GroupKind};
+use pgsluice_core::group::Group;
 use pgsluice_core::verdict::{GapPolicy, Verdict};
 
 /// What fast and slow lane need to know; the same for the whole session.
@@ -83,12 +84,17 @@ impl ApplyContext {
         answer
     }
 
-    /// Names the route in a fault that halts partitions: the coordinator knows it by its place only.
+    /// Names the group's routes in a fault that halts partitions: the coordinator knows them by their
+    /// places only.
     pub(crate) fn name_route(&self, group: &Group, fault: &mut Fault) {
-        if let GroupKind::Write(route) = group.kind
-            && let Decision::Halt(_) = self.faults.decide(fault)
-        {
-            fault.route = Some(format!("route {}", self.plan.route(route).name).into());
+        if let Decision::Halt(_) = self.faults.decide(fault) {
+            let names: BTreeSet<&str> =
+                group.routes().map(|route| &*self.plan.route(route).name).collect();
+            let names: Vec<&str> = names.into_iter().collect();
+            fault.route = match names.as_slice() {
+                [] => return,
+                names => Some(format!("route {}", names.join(", route ")).into()),
+            };
         }
     }
 

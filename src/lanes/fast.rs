@@ -7,22 +7,21 @@
 use futures_util::future::join_all;
 use tokio_postgres::types::ToSql;
 
-use crate::lanes::group_move::{GroupMove, bind};
+use crate::lanes::part_move::{PartMove, bind};
 use crate::lanes::statement::Shape;
 use crate::postgres::Lane;
 use crate::route::Target;
-use crate::route::fold::{Folded, fold};
 use crate::sql::binder::Extent;
 use crate::store::ledger::Guard;
-use pgsluice_core::event::{Event, RouteId};
+use pgsluice_core::event::RouteId;
 use pgsluice_core::fault::{Fault, FaultKind};
-use pgsluice_core::group::{Group, GroupKind, GroupReply};
+use pgsluice_core::group::{Group, GroupKind, GroupReply, Part};
 
 use crate::lanes::context::ApplyContext;
 use crate::lanes::skip::skip;
 
-/// Applies groups of one kind (and, for writes, one route) and gives every group back with its
-/// answer.
+/// Applies groups of one part each, all of one kind (and, for writes, one route), and gives every
+/// group back with its answer.
 ///
 /// Each statement is one transaction: normally there is one for all groups; groups that fold to
 /// different statements, e.g. upserts of different columns, go in one each, pipelined. When a
@@ -34,11 +33,12 @@ pub async fn apply(
     mut groups: Vec<Group>,
 ) -> Vec<(Group, GroupReply)> {
     // In one order everywhere, so that two sessions cannot wait for each other's rows crosswise.
-    groups.sort_by(|a, b| a.order.cmp(&b.order));
-    let replies = match groups.first().map(|group| group.kind) {
+    groups.sort_by(|a, b| a.aggregates().cmp(b.aggregates()));
+    let replies = match groups.first().and_then(Group::only).map(|part| part.kind) {
         Some(GroupKind::Write(route)) => write(lane, context, route, &groups).await,
         Some(GroupKind::Skip) => skip(lane, context, &groups).await,
-        // Only an owner may write a dead letter: that is the slow lane's.
+        // Only an owner may write a dead letter, and only a transaction several parts: both are the
+        // slow lane's.
         Some(GroupKind::Poison) | None => groups.iter().map(|_| GroupReply::Unsettled).collect(),
     };
     groups.into_iter().zip(replies).collect()
@@ -48,7 +48,8 @@ pub async fn apply(
 struct Batch<'a> {
     shape: Shape,
     members: Vec<usize>,
-    moves: Vec<GroupMove<'a>>,
+    parts: Vec<&'a Part>,
+    moves: Vec<PartMove<'a>>,
 }
 
 async fn write(
@@ -64,7 +65,7 @@ async fn write(
     for (batch, answer) in batches.iter().zip(join_all(runs).await) {
         for (position, index) in batch.members.iter().enumerate() {
             replies[*index] = match &answer {
-                Ok(gaps) => groups[*index].moved(gaps[position]),
+                Ok(gaps) => batch.parts[position].moved(gaps[position]),
                 Err(fault) => {
                     let ends_session = context.faults.ends_session(fault);
                     GroupReply::unwritten(fault, batch.members.len(), ends_session)
@@ -85,17 +86,24 @@ fn batches<'a>(
 ) -> Vec<Batch<'a>> {
     let mut batches: Vec<Batch<'a>> = Vec::with_capacity(1);
     for (index, group) in groups.iter().enumerate() {
-        let Some(next) = group_move(target, group, &group.events) else { continue };
-        let extent = if group.events.len() == 1 { Extent::Event } else { Extent::Group };
-        let notify = context.notify(&group.events);
+        let Some(part) = group.only() else { continue };
+        let Some(next) = PartMove::of(target, group.stream(), part, &part.events) else { continue };
+        let extent = if part.events.len() == 1 { Extent::Event } else { Extent::Group };
+        let notify = context.notify(&part.events);
         let shape = Shape::of(&next.folded, route, extent, Guard::First, notify);
         match batches.iter_mut().find(|batch| same_chunk(&batch.shape, &shape)) {
             Some(batch) => {
                 batch.shape.extent = Extent::Chunk;
                 batch.members.push(index);
+                batch.parts.push(part);
                 batch.moves.push(next);
             }
-            None => batches.push(Batch { shape, members: vec![index], moves: vec![next] }),
+            None => batches.push(Batch {
+                shape,
+                members: vec![index],
+                parts: vec![part],
+                moves: vec![next],
+            }),
         }
     }
     batches
@@ -103,17 +111,6 @@ fn batches<'a>(
 
 fn same_chunk(a: &Shape, b: &Shape) -> bool {
     a.ledger == b.ledger && a.row == b.row && a.notify == b.notify
-}
-
-/// Binds events of a group; `None` where one statement cannot write them.
-pub(super) fn group_move<'a>(
-    target: Option<&Target>,
-    group: &'a Group,
-    events: &'a [Event],
-) -> Option<GroupMove<'a>> {
-    let folded: Folded<'a> = fold(target, events.iter().filter_map(Event::write)).ok()?;
-    let aggregate = group.aggregate()?;
-    Some(GroupMove { aggregate, stream: group.origin.stream, events, folded, seen: None })
 }
 
 /// Runs one statement; the gap of each group that moved, in the order of the batch.

@@ -3,8 +3,8 @@
 pub mod barrier;
 pub mod context;
 pub mod fast;
-pub mod group_move;
 pub mod parked_count;
+pub mod part_move;
 pub(crate) mod skip;
 pub mod slow;
 pub mod statement;

@@ -35,7 +35,7 @@ pub(super) fn skipped<'a>(context: &ApplyContext, group: &'a Group) -> Vec<Note<
         return Vec::new();
     }
     let note = |event: &'a Event| Note {
-        stream: group.origin.stream,
+        stream: group.stream(),
         event,
         verdict: Verdict::Skipped,
         reason: match &event.content {
@@ -45,13 +45,16 @@ pub(super) fn skipped<'a>(context: &ApplyContext, group: &'a Group) -> Vec<Note<
         trouble: Trouble::default(),
         json: context.shows_event(Verdict::Skipped),
     };
-    group.events.iter().map(note).collect()
+    group.events().map(note).collect()
 }
 
 /// The answer for a group of skips.
 pub(super) fn skip_reply(group: &Group, written: &Result<(), Fault>) -> GroupReply {
     match written {
-        Ok(()) => GroupReply::Done { verdicts: vec![Verdict::Skipped; group.events.len()], gap: 0 },
+        Ok(()) => {
+            let verdicts = group.events().map(|_| Verdict::Skipped).collect();
+            GroupReply::Done { verdicts, gap: 0 }
+        }
         Err(fault) => GroupReply::Failed(fault.clone()),
     }
 }

@@ -205,7 +205,7 @@ impl Live {
 
     /// A value is no dead letter because of a type that its column does not have any more (INV-13).
     pub(super) async fn resolve(self, group: Group) -> Outcome {
-        if group.events.iter().any(rests_on_plan) {
+        if group.events().any(rests_on_plan) {
             match self.fit().await {
                 Ok(Fit::AsCompiled(_)) => {}
                 Ok(Fit::Otherwise | Fit::Broken(_)) => return self.plan_changed(),

@@ -122,7 +122,7 @@ impl Passage {
 
     /// When the poll began that read the group's first record.
     pub(super) fn read_at(&self, group: &Group) -> Option<Instant> {
-        let marks = &self.partitions.get(&group.origin.partition)?.marks;
+        let marks = &self.partitions.get(group.partition())?.marks;
         let first = group.first().offset();
         let index = marks.partition_point(|mark| mark.last < first);
         marks.get(index).map(|mark| mark.read)
@@ -191,8 +191,8 @@ mod tests {
 
     use super::*;
     use pgsluice_core::event::{Content, Envelope};
-    use pgsluice_core::group::{GroupKind, OrderingKey, Origin};
-    use pgsluice_core::record::{Generation, OwnerEpoch, Raw, Record, StreamId, TimestampType};
+    use pgsluice_core::group::{GroupKind, OrderingKey, Part, Source};
+    use pgsluice_core::record::{Generation, Raw, Record, StreamId, TimestampType};
     use pgsluice_core::verdict::Reason;
 
     fn partition(number: i32) -> TopicPartition {
@@ -214,19 +214,10 @@ mod tests {
     }
 
     fn group(number: i32, offset: i64) -> Group {
-        let origin = Origin {
-            partition: partition(number),
-            stream: StreamId(1),
-            epoch: OwnerEpoch(1),
-            generation: Generation(1),
-        };
-        Group {
-            order: OrderingKey::Skips(partition(number)),
-            origin,
-            kind: GroupKind::Skip,
-            events: vec![event(number, offset)],
-            failure: None,
-        }
+        let event = event(number, offset);
+        let source = Source::Sampled { partition: partition(number), stream: StreamId(1) };
+        let order = OrderingKey::of(&event);
+        Group { order, source, parts: Part::new(GroupKind::Skip, event).into(), failure: None }
     }
 
     fn passage(numbers: &[i32]) -> Passage {

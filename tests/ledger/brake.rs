@@ -12,7 +12,8 @@ use pgsluice_core::record::OwnerEpoch;
 use pgsluice_core::verdict::{Reason, Verdict};
 
 use crate::fixture::{
-    DOCUMENT, Fixture, document, done, failed_with, group, group_of, poison, upsert, upserting,
+    DOCUMENT, Fixture, document, done, failed_with, group, group_of, owned_under, poison, upsert,
+    upserting,
 };
 
 const DEAD_LETTERED: [Verdict; 1] = [Verdict::DeadLettered];
@@ -266,8 +267,7 @@ fn a_brake_trips_for_the_owner_only() {
     let fixture = fixture("brake_owner");
     assert_eq!(fixture.slow(bad(1)), done(&DEAD_LETTERED));
     assert_eq!(fixture.slow(bad(2)), done(&DEAD_LETTERED));
-    let mut late = bad(3);
-    late.origin.epoch = OwnerEpoch(6);
+    let late = owned_under(bad(3), OwnerEpoch(6));
     assert_eq!(fixture.slow(late), GroupReply::NotOwner);
     assert_eq!(fixture.lines("select 1 from pgsluice.brake_t"), [""; 0]);
 }

@@ -22,7 +22,9 @@ use pgsluice_core::event::{
 };
 use pgsluice_core::fault::FaultPolicy;
 use pgsluice_core::fault::{Fault, FaultKind, SqlState};
-use pgsluice_core::group::{Failure, Group, GroupKind, GroupReply, OrderingKey, Origin};
+use pgsluice_core::group::{
+    Failure, Group, GroupKind, GroupReply, OrderingKey, Origin, Part, Parts, Source,
+};
 use pgsluice_core::record::{
     Generation, Offset, OwnerEpoch, Raw, Record, SessionId, StreamId, TimestampType, TopicPartition,
 };
@@ -261,23 +263,38 @@ pub(crate) fn upsert(offset: i64, columns: &[Option<Value>]) -> Event {
 
 /// Events of one aggregate from one stream, as a first attempt.
 pub(crate) fn group(stream: i32, events: Vec<Event>) -> Group {
-    let aggregate = events[0].envelope.aggregate.clone();
+    grouped(stream, vec![part(events)])
+}
+
+/// Events of one aggregate and route.
+pub(crate) fn part(events: Vec<Event>) -> Part {
+    let mut events = events.into_iter();
+    let first = events.next().unwrap();
+    let mut part = Part::new(Group::kind_of(&first).unwrap(), first);
+    part.events.extend(events);
+    part
+}
+
+/// Parts from one stream, as a first attempt.
+pub(crate) fn grouped(stream: i32, parts: Vec<Part>) -> Group {
     let partition = TopicPartition { topic: "topic".into(), partition: stream - 1 };
+    let stream = StreamId(stream);
+    let origin = Origin { partition, stream, epoch: EPOCH, generation: Generation(1) };
+    let mut parts = parts.into_iter();
+    let parts = Parts { first: parts.next().unwrap(), rest: parts.collect() };
     Group {
-        kind: Group::kind_of(&events[0]).unwrap(),
-        order: aggregate.map_or_else(
-            || OrderingKey::Alone(partition.clone(), events[0].offset().0),
-            OrderingKey::Aggregate,
-        ),
-        origin: Origin {
-            partition,
-            stream: StreamId(stream),
-            epoch: EPOCH,
-            generation: Generation(1),
-        },
-        events,
+        order: OrderingKey::of(parts.first.first()),
+        source: Source::Delivered(origin),
+        parts,
         failure: None,
     }
+}
+
+/// The group as an owner of this epoch delivers it.
+pub(crate) fn owned_under(mut group: Group, epoch: OwnerEpoch) -> Group {
+    let origin = group.owner().unwrap().clone();
+    group.source = Source::Delivered(Origin { epoch, ..origin });
+    group
 }
 
 /// A group of another aggregate.
@@ -297,13 +314,13 @@ pub(crate) fn failed_before(group: Group) -> Group {
 pub(crate) fn failed_with(mut group: Group, code: [u8; 5]) -> Group {
     let mut fault = Fault::new(FaultKind::Server(SqlState(code)));
     fault.constraint = Some("of_the_target".into());
-    group.failure = Some(Failure {
+    group.failure = Some(Box::new(Failure {
         attempts: 1,
         since: Duration::ZERO,
         last: Duration::ZERO,
         exhausted: false,
         fault,
-    });
+    }));
     group
 }
 
@@ -321,10 +338,8 @@ pub(crate) fn failed_code(reply: &GroupReply) -> String {
 
 /// Kind of a group of skips, for those made by hand.
 pub(crate) fn skips(stream: i32, events: Vec<Event>) -> Group {
-    let mut skips = group(stream, events);
-    skips.order = OrderingKey::Skips(skips.origin.partition.clone());
-    skips.kind = GroupKind::Skip;
-    skips
+    let part = Part { aggregate: None, kind: GroupKind::Skip, events };
+    grouped(stream, vec![part])
 }
 
 /// Text that compression makes no shorter.

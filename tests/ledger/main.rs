@@ -11,6 +11,7 @@ mod brake;
 mod fixture;
 mod guard;
 mod hostile;
+mod parts;
 mod poison;
 mod race;
 mod routed;

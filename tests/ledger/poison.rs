@@ -10,7 +10,7 @@ use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{
     DOCUMENT, Fixture, Lane, document, done, failed_before, failed_code, failed_with, group,
-    group_of, incompressible, poison, upsert, upserting,
+    group_of, incompressible, owned_under, poison, upsert, upserting,
 };
 
 /// A table whose column `parent` has a deferred foreign key, and `amount` a check.
@@ -135,8 +135,7 @@ fn who_lost_the_stream_writes_no_letter_and_parks_nothing() {
     // what the new owner would have applied all the same is applied
     assert_eq!(fixture.ledger(), "5|e5|1|5|0|f|-|-");
     assert_eq!(fixture.notes(1), ["5|APPLIED|-"]);
-    let mut older = group(2, vec![poison(5, None)]);
-    older.origin.epoch = OwnerEpoch(6);
+    let older = owned_under(group(2, vec![poison(5, None)]), OwnerEpoch(6));
     assert_eq!(fixture.slow(older), GroupReply::NotOwner);
 }
 

@@ -1,4 +1,4 @@
-//! How the events of one group are decided, one after the other, on a ledger row that changes as
+//! How the events of one part of a group are decided, one after the other, on a ledger row that changes as
 //! they are, and what the answers of the database mean for them. Pure: the database is asked by
 //! whoever follows the course.
 //!
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::event::{Content, Event};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
-use crate::group::{Failure, Group, GroupKind, GroupReply};
+use crate::group::{Failure, GroupKind, GroupReply, Part};
 use crate::guard::guard;
 use crate::record::{Offset, RecordId, StreamId};
 use crate::verdict::{
@@ -94,7 +94,7 @@ pub struct Course {
 }
 
 impl Course {
-    /// The start: `row` as read under its lock, `letters` those of the group's records.
+    /// The start: `row` as read under its lock, `letters` those of the part's records.
     pub fn new(
         stream: StreamId,
         gaps: GapPolicy,
@@ -239,10 +239,10 @@ impl Course {
         }
     }
 
-    /// The answer of a set-based look at a group's row and letters, which writes nothing: settled
+    /// The answer of a set-based look at a part's row and letters, which writes nothing: settled
     /// where every event was decided before, else to be decided in a transaction of its own.
-    pub fn look(mut self, group: &Group) -> GroupReply {
-        if group.kind == GroupKind::Skip || !group.events.iter().all(|event| self.settles(event)) {
+    pub fn look(mut self, part: &Part) -> GroupReply {
+        if part.kind == GroupKind::Skip || !part.events.iter().all(|event| self.settles(event)) {
             return GroupReply::Unsettled;
         }
         self.done()

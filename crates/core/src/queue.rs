@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::event::Event;
-use crate::group::{Group, GroupKind, OrderingKey, Origin};
+use crate::event::{AggregateKey, Event};
+use crate::group::{Group, GroupKind, OrderingKey, Origin, Part, Source};
 use crate::guard::guard;
 use crate::record::TopicPartition;
 
@@ -44,36 +44,37 @@ impl Queue {
         line.list(order, &mut self.ready);
     }
 
-    /// The kind of the group that [`Self::next_group`] would return.
-    pub fn next_kind(&self) -> Option<GroupKind> {
+    /// The kind and the aggregate of the group that [`Self::next_group`] would return.
+    pub fn next(&self) -> Option<(GroupKind, Option<&AggregateKey>)> {
         let line = self.lines.get(self.ready.front()?)?;
-        line.waiting.front().map(|w| w.kind)
+        line.waiting.front().map(|w| (w.kind, Part::aggregate_of(&w.event)))
     }
 
-    /// Takes the next group: consecutive events of one key with the same origin and kind, at most
-    /// `max_events`. A delete ends its group, so that what follows starts from nothing. The key
+    /// Takes the next group: consecutive events of one key with the same origin, kind and aggregate,
+    /// at most `max_events`. A delete ends its group, so that what follows starts from nothing. The key
     /// is busy until [`Self::release`].
     pub fn next_group(&mut self, max_events: usize) -> Option<Group> {
         let order = self.ready.pop_front()?;
         let line = self.lines.get_mut(&order)?;
         line.listed = false;
         let first = line.waiting.pop_front()?;
-        let mut events = vec![first.event];
-        while events.len() < max_events.max(1)
-            && first.kind != GroupKind::Poison
-            && !events.last().is_some_and(Event::deletes)
-            && line
-                .waiting
-                .front()
-                .is_some_and(|w| w.kind == first.kind && same_reading(&w.origin, &first.origin))
+        let mut part = Part::new(first.kind, first.event);
+        while part.events.len() < max_events.max(1)
+            && part.kind != GroupKind::Poison
+            && !part.last().deletes()
+            && line.waiting.front().is_some_and(|w| {
+                w.kind == part.kind
+                    && same_reading(&w.origin, &first.origin)
+                    && Part::aggregate_of(&w.event) == part.aggregate.as_ref()
+            })
         {
             if let Some(next) = line.waiting.pop_front() {
-                events.push(next.event);
+                part.events.push(next.event);
             }
         }
         line.busy = true;
-        let origin = Arc::unwrap_or_clone(first.origin);
-        Some(Group { origin, order, kind: first.kind, events, failure: None })
+        let source = Source::Delivered(Arc::unwrap_or_clone(first.origin));
+        Some(Group { order, source, parts: part.into(), failure: None })
     }
 
     /// The group of this key is finished or given up: the next one may go.
@@ -218,7 +219,7 @@ mod tests {
     const WRITE: GroupKind = GroupKind::Write(RouteId(0));
 
     fn offsets(group: &Group) -> Vec<i64> {
-        group.events.iter().map(|e| e.offset().0).collect()
+        group.events().map(|e| e.offset().0).collect()
     }
 
     #[test]

@@ -189,6 +189,12 @@ impl State {
         self.current(partition, generation).filter(|p| p.phase == Phase::Reading)
     }
 
+    /// The partition whose current reading delivered the group.
+    fn reading_of(&mut self, group: &Group) -> Option<&mut Partition> {
+        let origin = group.owner()?;
+        self.current(&origin.partition, origin.generation)
+    }
+
     fn on_event(&mut self, event: Event) {
         let weight = event.weight();
         let Some(origin) = self.accept(&event) else {
@@ -198,7 +204,7 @@ impl State {
         match Group::kind_of(&event) {
             None => self.stop_at(event),
             Some(GroupKind::Skip) if !self.config.note_skips => self.finish_skip(&event),
-            Some(kind) => self.work.push(OrderingKey::of(&event, kind), origin, kind, event),
+            Some(kind) => self.work.push(OrderingKey::of(&event), origin, kind, event),
         }
     }
 
@@ -243,8 +249,8 @@ impl State {
     }
 
     fn settle(&mut self, session: SessionId, lane: Lane, group: Group, reply: GroupReply) {
-        let name = group.origin.partition.clone();
-        let Some(partition) = self.current(&name, group.origin.generation) else {
+        let name = group.partition().clone();
+        let Some(partition) = self.reading_of(&group) else {
             self.discard(group);
             return;
         };
@@ -271,20 +277,15 @@ impl State {
     /// Every event has its outcome. A lane that does not give one for each would let records pass
     /// without an outcome: the process ends instead (INV-5).
     fn finish(&mut self, group: Group, verdicts: &[Verdict], gap: i64) {
-        if verdicts.len() != group.events.len() {
+        if verdicts.len() != group.events().count() {
             self.discard(group);
             let fault = Fault::new(FaultKind::Bug("a lane did not give one verdict per event"));
             self.out.push(Action::Stop(fault));
             return;
         }
-        self.patience.finished(&group.order);
-        if let GroupKind::Write(route) = group.kind
-            && verdicts.contains(&Verdict::Applied)
-        {
-            self.patience.succeeded(route, self.now);
-        }
-        if let Some(partition) = self.partitions.get_mut(&group.origin.partition) {
-            for event in &group.events {
+        self.patience.finished(&group, verdicts, self.now);
+        if let Some(partition) = self.partitions.get_mut(group.partition()) {
+            for event in group.events() {
                 partition.frontier.finish(&event.record);
             }
         }
@@ -292,14 +293,14 @@ impl State {
             let count = verdicts.iter().filter(|v| **v == verdict).count() as u64;
             if count > 0 {
                 self.out.push(Action::Report(Report::Finished {
-                    partition: group.origin.partition.clone(),
+                    partition: group.partition().clone(),
                     verdict,
                     count,
                 }));
             }
         }
         if gap > 0 {
-            self.out.push(Action::Report(Report::VersionGap(group.origin.partition.clone())));
+            self.out.push(Action::Report(Report::VersionGap(group.partition().clone())));
         }
         let letter = |v: &Verdict| matches!(v, Verdict::DeadLettered | Verdict::Parked);
         if verdicts.iter().any(letter) {

@@ -14,10 +14,10 @@ use crate::sql::query::Query;
 use crate::store::brake::{self, BrakeKind, Question, Trip};
 use crate::store::ledger::storable;
 use crate::store::stream::own;
-use pgsluice_core::event::{Content, Event};
+use pgsluice_core::event::{AggregateKey, Content, Event};
 use pgsluice_core::fault::{Fault, FaultKind};
-use pgsluice_core::group::{Group, GroupReply};
-use pgsluice_core::record::{Offset, RecordId};
+use pgsluice_core::group::{Group, GroupReply, Part};
+use pgsluice_core::record::{Offset, RecordId, StreamId};
 use pgsluice_core::verdict::Reason;
 
 use super::transaction::Transaction;
@@ -34,25 +34,42 @@ pub(super) struct Stop {
     at: Offset,
     /// The name of its route, where one was found.
     route: Option<Arc<str>>,
+    /// Its aggregate, where the ledger can hold it.
+    aggregate: Option<AggregateKey>,
     /// The brake that trips now, with what it counted; `None` for one that holds already.
     trips: Option<(BrakeKind, i64)>,
 }
 
-/// Asks everything that limits what the course wants written. `None`: nothing is against it.
+/// Asks everything that limits what the courses want written. `None`: nothing is against it.
 pub(super) async fn ask(
     transaction: &Transaction,
     context: &ApplyContext,
     group: &Group,
-    course: &Course,
+    courses: &[Course],
+) -> Result<Option<Stop>, Fault> {
+    for (part, course) in group.parts.iter().zip(courses) {
+        if let Some(stop) = ask_part(transaction, context, group.stream(), (part, course)).await? {
+            let aggregate = storable(part.aggregate.as_ref()).cloned();
+            return Ok(Some(Stop { aggregate, ..stop }));
+        }
+    }
+    Ok(None)
+}
+
+async fn ask_part(
+    transaction: &Transaction,
+    context: &ApplyContext,
+    stream: StreamId,
+    (part, course): (&Part, &Course),
 ) -> Result<Option<Stop>, Fault> {
     let config = &context.dead_letter;
-    for limit in course.limits(&group.events) {
+    for limit in course.limits(&part.events) {
         let stop = match limit {
             Limit::DeadLetters(_) => {
-                brake(transaction, context, group, (&limit, config.flood.as_ref())).await?
+                brake(transaction, context, stream, (&limit, config.flood.as_ref())).await?
             }
             Limit::Stale { .. } => {
-                brake(transaction, context, group, (&limit, config.stale_flood.as_ref())).await?
+                brake(transaction, context, stream, (&limit, config.stale_flood.as_ref())).await?
             }
             Limit::Parked(_) if room(transaction, context).await? => None,
             Limit::Parked(_) => {
@@ -82,12 +99,12 @@ pub(super) fn route_of<'a>(context: &'a ApplyContext, event: &Event) -> Option<&
 async fn brake(
     transaction: &Transaction,
     context: &ApplyContext,
-    group: &Group,
+    stream: StreamId,
     (limit, config): (&Limit<'_>, Option<&BrakeConfig>),
 ) -> Result<Option<Stop>, Fault> {
     let Some(config) = config else { return Ok(None) };
     let schema = context.statements.schema();
-    let question = question(context, group, limit.event(), config);
+    let question = question(context, stream, limit.event(), config);
     let stale = matches!(limit, Limit::Stale { .. });
     let query =
         if stale { brake::stale(schema, question) } else { brake::dead_letters(schema, question) };
@@ -107,11 +124,11 @@ async fn brake(
 
 fn question<'a>(
     context: &'a ApplyContext,
-    group: &Group,
+    stream: StreamId,
     event: &Event,
     limits: &BrakeConfig,
 ) -> Question<'a> {
-    let id = RecordId { stream: group.origin.stream, offset: event.offset() };
+    let id = RecordId { stream, offset: event.offset() };
     let route = route_of(context, event).map(|name| &**name);
     Question { sink: context.sink, id, route, window: limits.window }
 }
@@ -135,7 +152,8 @@ impl Stop {
             None => why.to_owned(),
         };
         let fault = Fault { route: Some(text.into()), ..Fault::new(FaultKind::Brake) };
-        Self { reason: limit.reason(), fault, at: limit.at(), route, trips: None }
+        let (reason, at) = (limit.reason(), limit.at());
+        Self { reason, fault, at, route, aggregate: None, trips: None }
     }
 
     fn tripping(mut self, kind: BrakeKind, tripped: Tripped) -> Self {
@@ -156,21 +174,25 @@ impl Stop {
     ) -> Result<GroupReply, Fault> {
         let halted = GroupReply::Halted { reason: self.reason, fault: self.fault, at: self.at };
         let Some((kind, count)) = self.trips else {
-            transaction.commit(None, None).await?;
+            transaction.commit(Vec::new()).await?;
             return Ok(halted);
         };
+        let Some(owner) = group.owner() else {
+            transaction.commit(Vec::new()).await?;
+            return Ok(GroupReply::NotOwner);
+        };
         let route = self.route.as_deref();
-        let id = RecordId { stream: group.origin.stream, offset: self.at };
-        let trip = Trip { kind, id, route, aggregate: storable(group.aggregate()), count };
+        let id = RecordId { stream: owner.stream, offset: self.at };
+        let trip = Trip { kind, id, route, aggregate: self.aggregate.as_ref(), count };
         let schema = context.statements.schema();
         let mut query = Query::default();
-        let own = own(schema, group.origin.stream, group.origin.epoch, &mut query);
+        let own = own(schema, owner.stream, owner.epoch, &mut query);
         let tripped = brake::trip(schema, trip, "own", &mut query);
         query.text = format!(
             "with {own},\ntripped as (\n  {tripped}\n)\nselect (select pg_catalog.count(*) from own)"
         );
-        let rows = transaction.commit(None, Some(query)).await?;
-        let owned = rows.first().and_then(|row| row.try_get::<_, i64>(0).ok());
+        let rows = transaction.commit(vec![query]).await?;
+        let owned = rows.iter().flatten().next().and_then(|row| row.try_get::<_, i64>(0).ok());
         Ok(if owned == Some(0) { GroupReply::NotOwner } else { halted })
     }
 }

@@ -1,6 +1,8 @@
 //! The set-based look at refused groups: one query finds those of which every record is settled,
 //! so that reading a topic again is no slower than applying it.
 
+use tokio_postgres::Row;
+
 use crate::lanes::context::ApplyContext;
 use crate::postgres::Session;
 use crate::store::ledger::{self, Look};
@@ -41,29 +43,39 @@ async fn look(
 ) -> Result<Vec<GroupReply>, Fault> {
     let looks: Vec<Look<'_>> = groups
         .iter()
-        .map(|group| Look {
-            key: ledger::storable(group.aggregate()),
-            stream: group.origin.stream,
-            events: &group.events,
+        .flat_map(|group| group.parts.iter().map(|part| (group.stream(), part)))
+        .map(|(stream, part)| Look {
+            key: ledger::storable(part.aggregate.as_ref()),
+            stream,
+            events: &part.events,
         })
         .collect();
     let query = ledger::look(context.statements.schema(), context.sink, &looks);
     let rows = transaction.alone(&query).await?;
-    if rows.len() != groups.len() {
-        return Err(Fault::new(FaultKind::Bug("a look that lost a group")));
+    if rows.len() != looks.len() {
+        return Err(Fault::new(FaultKind::Bug("a look that lost a part")));
     }
-    let look = |(group, row): (&Group, &tokio_postgres::Row)| {
-        Ok(course(context, group.origin.stream, row)?.look(group))
-    };
-    groups.iter().zip(&rows).map(look).collect()
+    let mut rows = rows.iter();
+    groups.iter().map(|group| settled(context, group, &mut rows)).collect()
+}
+
+/// What the rows of a group's parts, which are the next ones, say of the group.
+fn settled<'r>(
+    context: &ApplyContext,
+    group: &Group,
+    rows: &mut impl Iterator<Item = &'r Row>,
+) -> Result<GroupReply, Fault> {
+    let looks = group
+        .parts
+        .iter()
+        .zip(rows)
+        .map(|(part, row)| Ok(course(context, group.stream(), row)?.look(part)));
+    let replies: Vec<GroupReply> = looks.collect::<Result<_, Fault>>()?;
+    Ok(replies.into_iter().reduce(GroupReply::and).unwrap_or(GroupReply::Unsettled))
 }
 
 /// The start of a course on what a look found.
-pub(super) fn course(
-    context: &ApplyContext,
-    stream: StreamId,
-    row: &tokio_postgres::Row,
-) -> Result<Course, Fault> {
+pub(super) fn course(context: &ApplyContext, stream: StreamId, row: &Row) -> Result<Course, Fault> {
     let letters: Option<Vec<i64>> =
         row.try_get(7).map_err(|_| Fault::new(FaultKind::Bug("offsets of letters")))?;
     let letters = letters.unwrap_or_default().into_iter().map(Offset).collect();

@@ -16,7 +16,8 @@ use crate::store::counts::{self, Counts, TableRows};
 use crate::store::ledger::{self, Look};
 use pgsluice_core::event::{AggregateKey, Content, Event};
 use pgsluice_core::fault::{Decision, Fault, FaultKind};
-use pgsluice_core::group::{Group, GroupKind, OrderingKey, Origin};
+use pgsluice_core::group::{Group, GroupKind, OrderingKey, Part, Source};
+use pgsluice_core::record::StreamId;
 use pgsluice_core::verdict::{LedgerRow, Reason, Verdict};
 
 use super::apply_alone;
@@ -96,7 +97,7 @@ impl<'a> Rehearsal<'a> {
     /// The transaction cannot be used any more.
     pub(crate) async fn event(
         &mut self,
-        origin: Origin,
+        stream: StreamId,
         event: Event,
     ) -> Result<(Event, Rehearsed), Fault> {
         let Some(kind) = Group::kind_of(&event).filter(|kind| *kind != GroupKind::Skip) else {
@@ -107,23 +108,26 @@ impl<'a> Rehearsal<'a> {
             };
             return Ok((event, rehearsed));
         };
-        let order = OrderingKey::of(&event, kind);
-        let mut group = Group { origin, order, kind, events: vec![event], failure: None };
+        let source = Source::Sampled { partition: event.record.partition.clone(), stream };
+        let order = OrderingKey::of(&event);
+        let parts = Part::new(kind, event).into();
+        let mut group = Group { order, source, parts, failure: None };
         let rehearsed = self.group(&group).await?;
-        let event =
-            group.events.pop().ok_or(Fault::new(FaultKind::Bug("a group lost its event")))?;
+        let event = group.parts.first.events.pop();
+        let event = event.ok_or(Fault::new(FaultKind::Bug("a group lost its event")))?;
         Ok((event, rehearsed))
     }
 
     async fn group(&mut self, group: &Group) -> Result<Rehearsed, Fault> {
-        let key = ledger::storable(group.aggregate());
+        let (stream, part) = (group.stream(), &group.parts.first);
+        let key = ledger::storable(part.aggregate.as_ref());
         if key.is_some_and(|key| self.waiting.contains(key)) {
             return Ok(Rehearsed::new(Ending::Waits, None, None));
         }
-        let event = group.first();
-        let mut course = self.course(group).await?;
+        let event = part.first();
+        let mut course = self.course(stream, part).await?;
         if let Step::Apply { gap, seen } = course.next(event) {
-            match apply_alone(&self.transaction, self.context, group, event, seen).await {
+            match apply_alone(&self.transaction, self.context, stream, part, event, seen).await {
                 Ok(()) => course.applied(event, gap),
                 Err(fault) => {
                     self.transaction.undo_event().await?;
@@ -166,10 +170,9 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// The start of a course: on the row as this transaction left it, else as it is in the table.
-    async fn course(&self, group: &Group) -> Result<Course, Fault> {
-        let key = ledger::storable(group.aggregate());
-        let stream = group.origin.stream;
-        let looks = [Look { key, stream, events: &group.events }];
+    async fn course(&self, stream: StreamId, part: &Part) -> Result<Course, Fault> {
+        let key = ledger::storable(part.aggregate.as_ref());
+        let looks = [Look { key, stream, events: &part.events }];
         let query = ledger::look(self.context.statements.schema(), self.context.sink, &looks);
         let rows = self.transaction.query(&query).await?;
         let row = rows.first().ok_or(Fault::new(FaultKind::Bug("a look without an answer")))?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::Object;
-use futures_util::future::{OptionFuture, join, join3};
+use futures_util::future::{join, join_all, join3};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
@@ -38,31 +38,26 @@ impl Transaction {
         self.connection.as_ref().ok_or(Fault::new(FaultKind::Connection))
     }
 
-    /// Opens the transaction and reads a row (where there is one to read) and the letters.
+    /// Opens the transaction, runs the locks in their order, and reads the letters. The rows are those
+    /// of each lock, and the letters.
     pub(super) async fn begin(
         &self,
-        row: Option<Query<'_>>,
+        locks: Vec<Query<'_>>,
         letters: Query<'_>,
-    ) -> Result<(Vec<Row>, Vec<Row>), Fault> {
+    ) -> Result<(Vec<Vec<Row>>, Vec<Row>), Fault> {
         let connection = self.connection()?;
         within(self.deadline, async {
-            let prepared_row = prepared(connection, row.as_ref()).await?;
-            let prepared_letters = prepared_on(connection, &letters.text, &letters.types).await?;
-            let row_parameters = row.as_ref().map(Query::parameters).unwrap_or_default();
-            let letter_parameters = letters.parameters();
-            let read_row: OptionFuture<_> = prepared_row
-                .as_ref()
-                .map(|prepared| connection.query(prepared, &row_parameters))
-                .into();
-            let (begun, row, letters) = join3(
+            let locks = prepared(connection, &locks).await?;
+            let letters = Ready::new(connection, &letters).await?;
+            let (begun, locked, letters) = join3(
                 connection.batch_execute("begin"),
-                read_row,
-                connection.query(&prepared_letters, &letter_parameters),
+                join_all(locks.iter().map(|lock| lock.run(connection))),
+                letters.run(connection),
             )
             .await;
             begun.map_err(fault)?;
-            let row = row.transpose().map_err(fault)?.unwrap_or_default();
-            Ok((row, letters.map_err(fault)?))
+            let locked = locked.into_iter().collect::<Result<_, _>>()?;
+            Ok((locked, letters?))
         })
         .await
     }
@@ -111,33 +106,22 @@ impl Transaction {
     /// Runs one statement.
     pub(super) async fn query(&self, query: &Query<'_>) -> Result<Vec<Row>, Fault> {
         let connection = self.connection()?;
-        within(self.deadline, async {
-            let prepared = prepared_on(connection, &query.text, &query.types).await?;
-            connection.query(&prepared, &query.parameters()).await.map_err(fault)
-        })
-        .await
+        within(self.deadline, async { Ready::new(connection, query).await?.run(connection).await })
+            .await
     }
 
-    /// Runs the last statements and commits, in one flight. The rows are those of `guarded`.
-    pub(super) async fn commit(
-        mut self,
-        notes: Option<Query<'_>>,
-        guarded: Option<Query<'_>>,
-    ) -> Result<Vec<Row>, Fault> {
+    /// Runs the last statements in their order and commits, in one flight. The rows are those of
+    /// each.
+    pub(super) async fn commit(mut self, last: Vec<Query<'_>>) -> Result<Vec<Vec<Row>>, Fault> {
         let connection = self.connection()?;
         let rows = within(self.deadline, async {
-            let prepared_notes = prepared(connection, notes.as_ref()).await?;
-            let prepared_guarded = prepared(connection, guarded.as_ref()).await?;
-            let note_parameters = notes.as_ref().map(Query::parameters).unwrap_or_default();
-            let guarded_parameters = guarded.as_ref().map(Query::parameters).unwrap_or_default();
-            let noted: OptionFuture<_> =
-                prepared_notes.as_ref().map(|p| connection.query(p, &note_parameters)).into();
-            let written: OptionFuture<_> =
-                prepared_guarded.as_ref().map(|p| connection.query(p, &guarded_parameters)).into();
-            let (noted, written, committed) =
-                join3(noted, written, connection.batch_execute("commit")).await;
-            noted.transpose().map_err(fault)?;
-            let rows = written.transpose().map_err(fault)?.unwrap_or_default();
+            let last = prepared(connection, &last).await?;
+            let (rows, committed) = join(
+                join_all(last.iter().map(|query| query.run(connection))),
+                connection.batch_execute("commit"),
+            )
+            .await;
+            let rows = rows.into_iter().collect::<Result<_, _>>()?;
             committed.map_err(fault)?;
             Ok(rows)
         })
@@ -188,14 +172,32 @@ impl Drop for Transaction {
     }
 }
 
-async fn prepared(
-    connection: &Object,
-    query: Option<&Query<'_>>,
-) -> Result<Option<tokio_postgres::Statement>, Fault> {
-    match query {
-        Some(query) => Ok(Some(prepared_on(connection, &query.text, &query.types).await?)),
-        None => Ok(None),
+/// A query whose statement is prepared: it is sent by the first poll of [`Self::run`].
+struct Ready<'q> {
+    statement: tokio_postgres::Statement,
+    parameters: Vec<&'q (dyn ToSql + Sync)>,
+}
+
+impl<'q> Ready<'q> {
+    async fn new(connection: &Object, query: &'q Query<'_>) -> Result<Self, Fault> {
+        let statement = prepared_on(connection, &query.text, &query.types).await?;
+        Ok(Self { statement, parameters: query.parameters() })
     }
+
+    async fn run(&self, connection: &Object) -> Result<Vec<Row>, Fault> {
+        connection.query(&self.statement, &self.parameters).await.map_err(fault)
+    }
+}
+
+async fn prepared<'q>(
+    connection: &Object,
+    queries: &'q [Query<'_>],
+) -> Result<Vec<Ready<'q>>, Fault> {
+    let mut ready = Vec::with_capacity(queries.len());
+    for query in queries {
+        ready.push(Ready::new(connection, query).await?);
+    }
+    Ok(ready)
 }
 
 fn fault(error: Error) -> Fault {

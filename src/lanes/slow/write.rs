@@ -11,45 +11,74 @@ use crate::store::notification::{self, Note, Trouble};
 use crate::store::stream::own;
 use pgsluice_core::event::Content;
 use pgsluice_core::fault::{Fault, FaultKind};
-use pgsluice_core::group::{Group, GroupReply};
-use pgsluice_core::record::RecordId;
+use pgsluice_core::group::{Group, GroupReply, Origin, Part};
+use pgsluice_core::record::{RecordId, StreamId};
 use pgsluice_core::verdict::Disposition;
 
 use super::brake;
 use super::transaction::Transaction;
 use pgsluice_core::course::{Course, Gate, Outcome, Write};
 
-/// Writes what is left of a group and commits.
+/// What is left to be written of a part.
+struct Rest<'a> {
+    part: &'a Part,
+    course: &'a Course,
+    letters: Vec<Letter<'a>>,
+    /// The notifications of the letters.
+    letter_notes: Vec<Note<'a>>,
+    /// The notifications that anyone may write.
+    notes: Vec<Note<'a>>,
+}
+
+/// Writes what is left of a group and commits. `courses` are those of its parts.
 pub(super) async fn finish(
     transaction: Transaction,
     context: &ApplyContext,
     group: &Group,
-    course: &Course,
+    courses: &[Course],
 ) -> Result<GroupReply, Fault> {
-    match brake::ask(&transaction, context, group, course).await {
+    match brake::ask(&transaction, context, group, courses).await {
         Ok(None) => {}
         Ok(Some(stop)) => return stop.carry_out(transaction, context, group).await,
         Err(fault) => return Err(transaction.give_up(fault).await),
     }
-    let (letters, letter_notes, notes) = rows(context, group, course);
-    let plain = plain(context, group, course, &notes);
-    let mut guarded = Query::default();
-    if !letters.is_empty() {
-        guarded.text = owned(context, group, course, (&letters, &letter_notes), &mut guarded);
+    let parts = group.parts.iter().zip(courses);
+    let rest: Vec<Rest<'_>> =
+        parts.map(|(part, course)| rest(context, group, part, course)).collect();
+    let mut last: Vec<Query<'_>> =
+        rest.iter().filter_map(|rest| plain(context, group.stream(), rest)).collect();
+    let gates = last.len();
+    if let Some(owner) = group.owner() {
+        let lettered = rest.iter().filter(|rest| !rest.letters.is_empty());
+        last.extend(lettered.map(|rest| owned(context, owner, rest)));
     }
-    let guarded = Some(guarded).filter(|_| !letters.is_empty());
-    let rows = transaction.commit(plain, guarded).await?;
-    let gate = match course.has_letters() {
-        false => None,
-        true => Some(gate(&rows)?),
-    };
-    let reply = course.answer(gate)?;
+    let rows = transaction.commit(last).await?;
+    let reply = answer(&rest, rows.get(gates..).unwrap_or_default())?;
     if matches!(reply, GroupReply::Done { .. }) {
-        context.count_letters(&letters);
-        let parked = |letter: &&Letter<'_>| letter.disposition == Disposition::Parked;
-        context.parked.add(letters.iter().filter(parked).count());
+        for Rest { letters, .. } in &rest {
+            context.count_letters(letters);
+            let parked = |letter: &&Letter<'_>| letter.disposition == Disposition::Parked;
+            context.parked.add(letters.iter().filter(parked).count());
+        }
     }
     Ok(reply)
+}
+
+/// The answer after the commit. `gates` are the rows of [`owned`], one statement for each part with
+/// letters; none at all where nobody owns the stream.
+fn answer(rest: &[Rest<'_>], gates: &[Vec<Row>]) -> Result<GroupReply, Fault> {
+    let mut gates = gates.iter();
+    let mut replies = Vec::with_capacity(rest.len());
+    for Rest { course, .. } in rest {
+        let gate = match (course.has_letters(), gates.len()) {
+            (false, _) => None,
+            (true, 0) => Some(Gate { owned: false, stood: false }),
+            (true, _) => gates.next().map(|rows| gate(rows)).transpose()?,
+        };
+        replies.push(course.answer(gate)?);
+    }
+    let bug = || Fault::new(FaultKind::Bug("a group without parts"));
+    replies.into_iter().reduce(GroupReply::and).ok_or_else(bug)
 }
 
 /// The one row of [`owned`].
@@ -62,23 +91,19 @@ fn gate(rows: &[Row]) -> Result<Gate, Fault> {
 }
 
 /// What anyone may write: notifications, and the count of stale events for their brake.
-fn plain<'a>(
-    context: &'a ApplyContext,
-    group: &'a Group,
-    course: &'a Course,
-    notes: &'a [Note<'a>],
-) -> Option<Query<'a>> {
+fn plain<'a>(context: &'a ApplyContext, stream: StreamId, rest: &'a Rest<'a>) -> Option<Query<'a>> {
+    let Rest { part, course, notes, .. } = rest;
     let schema = context.statements.schema();
     let mut query = Query::default();
     let noted = (!notes.is_empty()).then(|| notification::insert(schema, notes, None, &mut query));
-    let outcomes = group.events.iter().zip(course.outcomes());
+    let outcomes = part.events.iter().zip(course.outcomes());
     let stale: Vec<_> = outcomes.filter(|(_, o)| o.is_stale()).map(|(event, _)| event).collect();
     let (Some(first), Some(last)) = (stale.first(), stale.last()) else {
         query.text = noted?;
         return Some(query);
     };
     let count = StaleCount {
-        first: RecordId { stream: group.origin.stream, offset: first.offset() },
+        first: RecordId { stream, offset: first.offset() },
         last: last.offset(),
         route: brake::route_of(context, first).map(|name| &**name),
         events: stale.len(),
@@ -91,19 +116,21 @@ fn plain<'a>(
     Some(query)
 }
 
-/// The letters and their notifications, and the notifications that anyone may write.
-fn rows<'a>(
+/// The letters and notifications of a part.
+fn rest<'a>(
     context: &'a ApplyContext,
     group: &'a Group,
+    part: &'a Part,
     course: &'a Course,
-) -> (Vec<Letter<'a>>, Vec<Note<'a>>, Vec<Note<'a>>) {
-    let (mut letters, mut letter_notes, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-    let keep_aggregate = storable(group.aggregate()).is_some();
-    for (event, outcome) in group.events.iter().zip(course.outcomes()) {
+) -> Rest<'a> {
+    let (letters, letter_notes, notes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rest = Rest { part, course, letters, letter_notes, notes };
+    let keep_aggregate = storable(part.aggregate.as_ref()).is_some();
+    for (event, outcome) in part.events.iter().zip(course.outcomes()) {
         let Outcome { verdict, reason, fault, write } = outcome;
         let trouble = Trouble { fault: fault.as_ref(), field: field(&event.content, outcome) };
         let note = Note {
-            stream: group.origin.stream,
+            stream: group.stream(),
             event,
             verdict: *verdict,
             reason: *reason,
@@ -113,9 +140,9 @@ fn rows<'a>(
         let noted = context.notes(*verdict);
         match (write, reason) {
             (Write::Letter(disposition), Some(reason)) => {
-                letters.push(Letter {
+                rest.letters.push(Letter {
                     sink: context.sink,
-                    stream: group.origin.stream,
+                    stream: group.stream(),
                     event,
                     disposition: *disposition,
                     reason: *reason,
@@ -125,13 +152,13 @@ fn rows<'a>(
                     route: brake::route_of(context, event).map(|name| &**name),
                     aggregate: keep_aggregate,
                 });
-                letter_notes.extend(noted.then_some(note));
+                rest.letter_notes.extend(noted.then_some(note));
             }
-            (Write::Note, _) => notes.extend(noted.then_some(note)),
+            (Write::Note, _) => rest.notes.extend(noted.then_some(note)),
             (Write::Nothing | Write::Letter(_), _) => {}
         }
     }
-    (letters, letter_notes, notes)
+    rest
 }
 
 /// The field that is at fault, for poison found before the database was asked.
@@ -148,35 +175,35 @@ fn failing_for(context: &ApplyContext, group: &Group) -> f64 {
     since.map_or(0.0, |since| context.clock.elapsed().saturating_sub(since).as_secs_f64())
 }
 
-/// What only the owner of the stream may write. One row comes back: whether we own the stream, and
-/// whether the ledger row stood where it was judged (1 where there is no aggregate to park).
-fn owned<'a>(
-    context: &ApplyContext,
-    group: &'a Group,
-    course: &Course,
-    (letters, notes): (&'a [Letter<'a>], &'a [Note<'a>]),
-    query: &mut Query<'a>,
-) -> String {
+/// What only the owner of the stream may write of a part. One row comes back: whether we own the
+/// stream, and whether the ledger row stood where it was judged (1 where there is no aggregate to
+/// park).
+fn owned<'a>(context: &ApplyContext, owner: &Origin, rest: &'a Rest<'a>) -> Query<'a> {
+    let Rest { part, course, letters, letter_notes, .. } = rest;
     let schema = context.statements.schema();
-    let mut parts = vec![own(schema, group.origin.stream, group.origin.epoch, query)];
-    let parking = storable(group.aggregate()).zip(course.position()).zip(course.parked_for());
-    let gate = match parking {
+    let mut query = Query::default();
+    let mut ctes = vec![own(schema, owner.stream, owner.epoch, &mut query)];
+    let key = storable(part.aggregate.as_ref());
+    let gate = match key.zip(course.position()).zip(course.parked_for()) {
         Some(((key, position), reason)) => {
-            let address = Address { sink: context.sink, key, stream: group.origin.stream };
+            let address = Address { sink: context.sink, key, stream: owner.stream };
             let seen = course.before_letters();
             let parking = Parking { address, seen, position, reason };
-            parts.push(format!("gate as (\n  {}\n)", ledger::park(schema, parking, "own", query)));
+            let park = ledger::park(schema, parking, "own", &mut query);
+            ctes.push(format!("gate as (\n  {park}\n)"));
             "gate"
         }
         None => "own",
     };
-    parts.push(format!("lettered as (\n  {}\n)", letter::insert(schema, letters, gate, query)));
-    if !notes.is_empty() {
-        let insert = notification::insert(schema, notes, Some(gate), query);
-        parts.push(format!("noted as (\n  {insert}\n)"));
+    let lettered = letter::insert(schema, letters, gate, &mut query);
+    ctes.push(format!("lettered as (\n  {lettered}\n)"));
+    if !letter_notes.is_empty() {
+        let insert = notification::insert(schema, letter_notes, Some(gate), &mut query);
+        ctes.push(format!("noted as (\n  {insert}\n)"));
     }
-    format!(
+    query.text = format!(
         "with {}\nselect (select pg_catalog.count(*) from own), (select pg_catalog.count(*) from {gate})",
-        parts.join(",\n"),
-    )
+        ctes.join(",\n"),
+    );
+    query
 }

@@ -114,10 +114,14 @@ fn headers(headers: Headers<'_>) -> String {
 }
 
 /// The letters among these records, as `offset` rows.
-pub fn known<'a>(schema: &Schema, stream: StreamId, events: &'a [Event]) -> Query<'a> {
+pub fn known<'a>(
+    schema: &Schema,
+    stream: StreamId,
+    events: impl Iterator<Item = &'a Event>,
+) -> Query<'a> {
     let mut query = Query::default();
     let stream = query.one(Bind::Int4, Cell::Int(stream.0.into()));
-    let offsets = query.many(Bind::Int8, column(events, |e| Cell::Int(e.offset().0)));
+    let offsets = query.many(Bind::Int8, events.map(|event| Cell::Int(event.offset().0)).collect());
     query.text = format!(
         r#"select d."offset" from {} as d where d.stream = {stream} and d."offset" = any({offsets})"#,
         schema.table("dead_letter_t"),

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 
 use futures_util::future::join_all;
-use pgsluice::lanes::group_move::{GroupMove, bind};
+use pgsluice::lanes::part_move::{PartMove, bind};
 use pgsluice::lanes::statement::{Shape, Statements};
 use pgsluice::route::fold::{FoldedRow, fold};
 use pgsluice::route::{Column, Target};
@@ -246,9 +246,9 @@ impl Table {
         (folded.ledger.kind(), folded.row.map(|row| row.action))
     }
 
-    fn move_of<'g>(&self, given: &'g Given<'_>) -> GroupMove<'g> {
+    fn move_of<'g>(&self, given: &'g Given<'_>) -> PartMove<'g> {
         let writes = given.events.iter().map(|event| event.write().unwrap());
-        GroupMove {
+        PartMove {
             aggregate: given.events[0].envelope.aggregate.as_ref().unwrap(),
             stream: Case::stream(given.number, Place::Here),
             events: &given.events,
@@ -264,7 +264,7 @@ impl Table {
         extent: Extent,
         chunk: &[&Given<'_>],
     ) -> Result<Vec<Option<i64>>, String> {
-        let moves: Vec<GroupMove<'_>> = chunk.iter().map(|given| self.move_of(given)).collect();
+        let moves: Vec<PartMove<'_>> = chunk.iter().map(|given| self.move_of(given)).collect();
         let shape = Shape {
             route: RouteId(match chunk[0].case.route {
                 Route::Document => 0,

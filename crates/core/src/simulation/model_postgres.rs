@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::checker::{Checker, Writer};
 use super::model_statement::{self, Last, ModelGuard, Proposed};
+use super::model_transaction::part;
 use super::swarm::Rng;
 use super::workload::{Meaning, Rec, Target, Workload, partition_of};
 use crate::fault::FaultPolicy;
@@ -171,14 +172,14 @@ impl Database {
 
     /// The fast statement for the groups of one transaction.
     pub(super) fn apply(&mut self, groups: &[Group], checker: &mut Checker) -> Vec<GroupReply> {
-        if groups.iter().all(Self::is_skip) {
+        if groups.iter().all(Group::is_skip) {
             let mut rows = Vec::new();
             for group in groups {
                 self.note_all(&mut rows, &self.records(group), Verdict::Skipped);
             }
             self.commit(rows, false);
             let skipped = |n| GroupReply::Done { verdicts: vec![Verdict::Skipped; n], gap: 0 };
-            return groups.iter().map(|group| skipped(group.events.len())).collect();
+            return groups.iter().map(|group| skipped(group.events().count())).collect();
         }
         let moves: Vec<bool> = groups.iter().map(|g| self.may_move(g)).collect();
         for (group, moves) in groups.iter().zip(&moves) {
@@ -191,7 +192,7 @@ impl Database {
         let mut replies = Vec::with_capacity(groups.len());
         for (group, moves) in groups.iter().zip(&moves) {
             let gap = moves.then(|| self.write(group, &mut rows, checker));
-            let reply = group.moved(gap);
+            let reply = part(group).moved(gap);
             if let GroupReply::Done { gap, .. } = reply {
                 checker.gap(&self.tables, &self.records(group), gap);
             }
@@ -234,7 +235,7 @@ impl Database {
     }
 
     pub(super) fn records(&self, group: &Group) -> Vec<Rec> {
-        group.events.iter().map(|e| self.work.of(e)).collect()
+        group.events().map(|e| self.work.of(e)).collect()
     }
 
     /// The condition of the fast statement: no row back means refused.
@@ -255,7 +256,7 @@ impl Database {
     /// A transaction of the group was refused for what one of its events wanted written.
     pub(super) fn count_refusal(&mut self, group: &Group, fault: &Fault) {
         if matches!(self.policy.decide(fault), Decision::Isolate(_)) {
-            for event in &group.events {
+            for event in group.events() {
                 self.refused[self.work.of(event)] += 1;
             }
         }

@@ -436,7 +436,7 @@ impl Server {
                 if let Some(code) = transient(around) {
                     return failed(group, code);
                 }
-                if Database::is_skip(&group) {
+                if group.is_skip() {
                     let reply = self.db.note_skips(&group);
                     return Some(vec![(group, reply)]);
                 }

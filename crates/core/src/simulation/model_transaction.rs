@@ -11,7 +11,7 @@ use crate::course::{
 };
 use crate::event::Event;
 use crate::fault::{Fault, FaultKind};
-use crate::group::{Group, GroupKind, GroupReply};
+use crate::group::{Group, GroupReply, Part};
 use crate::record::{Offset, RecordId};
 use crate::verdict::{LedgerRow, Verdict};
 
@@ -34,16 +34,16 @@ struct Written {
 impl Database {
     /// The set-based look at the rows of refused groups.
     pub(super) fn read(&self, groups: &[Group]) -> Vec<GroupReply> {
-        groups.iter().map(|group| self.begin(group).course.look(group)).collect()
+        groups.iter().map(|group| self.begin(group).course.look(part(group))).collect()
     }
 
     /// The beginning of a transaction: the ledger row and the letters of the group's records.
     pub(super) fn begin(&self, group: &Group) -> Begun {
         let row = self.aggregate_of(group).and_then(|a| self.tables.ledger[a].clone());
         let lettered = |event: &&Event| self.tables.letters[self.work.of(event)].is_some();
-        let letters = group.events.iter().filter(lettered).map(Event::offset).collect();
+        let letters = group.events().filter(lettered).map(Event::offset).collect();
         let holds_lock = row.is_some();
-        Begun { course: Course::new(group.origin.stream, self.gaps, row, letters), holds_lock }
+        Begun { course: Course::new(group.stream(), self.gaps, row, letters), holds_lock }
     }
 
     /// A group of skips: one statement.
@@ -51,7 +51,7 @@ impl Database {
         let mut rows = Vec::new();
         self.note_all(&mut rows, &self.records(group), Verdict::Skipped);
         self.commit(rows, true);
-        GroupReply::Done { verdicts: vec![Verdict::Skipped; group.events.len()], gap: 0 }
+        GroupReply::Done { verdicts: vec![Verdict::Skipped; group.events().count()], gap: 0 }
     }
 
     /// The rest of the transaction: every event in its turn, the brakes, the letters, the commit.
@@ -65,14 +65,14 @@ impl Database {
         let aggregate = self.aggregate_of(group);
         let stored = aggregate.and_then(|a| self.tables.ledger[a].clone());
         let mut written = Written { ledger: stored.clone(), ..Written::default() };
-        for event in &group.events {
+        for event in group.events() {
             let Step::Apply { gap, seen } = course.next(event) else { continue };
             let Err(fault) = self.apply_alone(group, event, seen, &mut written) else {
                 course.applied(event, gap);
                 continue;
             };
             let decide = |fault: &Fault| self.policy.decide(fault);
-            match course.failed(event, fault, group.failure.as_ref(), decide) {
+            match course.failed(event, fault, group.failure.as_deref(), decide) {
                 Attempt::TakenBack if self.keeps(ModelGuard::EventSavepoint) => {}
                 Attempt::TakenBack => {
                     written = Written { ledger: stored.clone(), ..Written::default() };
@@ -140,7 +140,7 @@ impl Database {
     fn stopped_by<'g>(&self, group: &'g Group, course: &Course) -> Option<Limit<'g>> {
         const ALLOWED: Allowance =
             Allowance { limit: u32::MAX, share: 1.0, window: std::time::Duration::from_secs(60) };
-        course.limits(&group.events).into_iter().find(|limit| {
+        course.limits(&part(group).events).into_iter().find(|limit| {
             let holds = self.braked && matches!(limit, Limit::DeadLetters(_));
             let counted =
                 Counted { accepted: false, holds, count: 0, records: 0, stretch: 0, lasting: 0.0 };
@@ -156,7 +156,7 @@ impl Database {
         end: Option<Offset>,
         written: &mut Written,
     ) {
-        for (event, outcome) in group.events.iter().zip(course.outcomes()) {
+        for (event, outcome) in group.events().zip(course.outcomes()) {
             let before = end.is_none_or(|end| event.offset() < end);
             if outcome.write == Write::Note && before {
                 self.note_all(&mut written.rows, &[self.work.of(event)], outcome.verdict);
@@ -172,9 +172,10 @@ impl Database {
         written: &mut Written,
         checker: &mut Checker,
     ) -> Gate {
-        let partition = partition_of(group.origin.stream);
+        let partition = partition_of(group.stream());
         let epoch = self.tables.streams[partition].epoch;
-        let owned = epoch == group.origin.epoch.0 || !self.keeps(ModelGuard::OwnerDeadLetters);
+        let owner = group.owner().expect("it was delivered");
+        let owned = epoch == owner.epoch.0 || !self.keeps(ModelGuard::OwnerDeadLetters);
         let parking = self.aggregate_of(group).is_some();
         let position = written.ledger.as_ref().map(|row| row.position);
         let judged = position.is_none() || position == course.before_letters();
@@ -184,7 +185,7 @@ impl Database {
             return gate;
         }
         let records = self.records(group);
-        let writer = Writer { partition, epoch: group.origin.epoch };
+        let writer = Writer { partition, epoch: owner.epoch };
         for (i, outcome) in course.outcomes().iter().enumerate() {
             let Write::Letter(disposition) = outcome.write else { continue };
             let rec = records[i];
@@ -211,12 +212,12 @@ impl Database {
 
     /// The aggregate whose row a group moves.
     pub(super) fn aggregate_of(&self, group: &Group) -> Option<usize> {
-        group.aggregate()?;
+        part(group).aggregate.as_ref()?;
         self.work.records[self.work.of(group.first())].aggregate
     }
+}
 
-    /// A group of skips has nothing to be decided.
-    pub(super) fn is_skip(group: &Group) -> bool {
-        group.kind == GroupKind::Skip
-    }
+/// The coordinator makes groups of one part.
+pub(super) fn part(group: &Group) -> &Part {
+    group.only().expect("one part")
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::checker::Checker;
 use super::model_kafka::Consumer;
 use super::model_sessions::ProcessId;
+use super::model_transaction::part;
 use super::swarm::Swarm;
 use super::workload::Workload;
 use crate::backoff::Backoff;
 use crate::fault::FaultPolicy;
-use crate::group::{Group, GroupReply};
+use crate::group::{Group, GroupReply, Part};
 use crate::input::{Claim, Input, Lane, MirrorPosition};
 use crate::record::{SessionId, TopicPartition};
 use crate::state::{State, StateConfig};
@@ -191,10 +192,14 @@ impl Process {
             format!("{id:?} sends groups through {session:?}, open is {:?}", self.session)
         });
         for group in groups {
-            let ascending = group.events.windows(2).all(|w| w[0].offset() < w[1].offset());
-            let alike = group.events.iter().all(|e| Group::kind_of(e) == Some(group.kind));
-            checker.require(ascending && alike && !group.events.is_empty(), "group", || {
-                format!("{id:?} sends a group of {} odd events", group.events.len())
+            let part = part(group);
+            let ascending = part.events.windows(2).all(|w| w[0].offset() < w[1].offset());
+            let alike = part.events.iter().all(|e| {
+                Group::kind_of(e) == Some(part.kind)
+                    && Part::aggregate_of(e) == part.aggregate.as_ref()
+            });
+            checker.require(ascending && alike && !part.events.is_empty(), "group", || {
+                format!("{id:?} sends a group of {} odd events", part.events.len())
             });
             let Some(aggregate) = aggregate_of(group, work) else { continue };
             checker.require(!self.in_flight.contains(&aggregate), "INV-3", || {
@@ -225,7 +230,7 @@ pub(super) fn index_of_verdict(verdict: Verdict) -> usize {
 }
 
 fn aggregate_of(group: &Group, work: &Workload) -> Option<usize> {
-    group.aggregate()?;
+    part(group).aggregate.as_ref()?;
     work.records[work.of(group.first())].aggregate
 }
 
@@ -257,7 +262,7 @@ pub(super) fn describe(input: &Input) -> String {
                 .iter()
                 .map(|(g, reply)| {
                     let (p, first, last) =
-                        (g.origin.partition.partition, g.first().offset().0, g.last().offset().0);
+                        (g.partition().partition, g.first().offset().0, g.last().offset().0);
                     format!("{p}/{first}..={last}: {reply:?}")
                 })
                 .collect();

@@ -16,7 +16,7 @@ use crate::input::{Action, Input, Lane};
 struct Sent {
     order: OrderingKey,
     partition: TopicPartition,
-    generation: Generation,
+    generation: Option<Generation>,
     events: usize,
     weight: usize,
 }
@@ -25,15 +25,15 @@ impl Sent {
     fn new(group: &Group) -> Self {
         Self {
             order: group.order.clone(),
-            partition: group.origin.partition.clone(),
-            generation: group.origin.generation,
-            events: group.events.len(),
+            partition: group.partition().clone(),
+            generation: group.owner().map(|origin| origin.generation),
+            events: group.events().count(),
             weight: group.weight(),
         }
     }
 
     fn is_of(&self, name: &TopicPartition, generation: Generation) -> bool {
-        self.partition == *name && self.generation == generation
+        self.partition == *name && self.generation == Some(generation)
     }
 }
 
@@ -180,8 +180,8 @@ impl State {
         let waiting: usize = self
             .work
             .waiting()
-            .filter(|group| group.origin.partition == *name)
-            .map(|group| group.events.len())
+            .filter(|group| group.partition() == name)
+            .map(|group| group.events().count())
             .sum();
         let sent: usize = sent().map(|sent| sent.events).sum();
         let asked = usize::from(partition.halt_when_finished.is_some());
@@ -196,7 +196,7 @@ impl State {
 
     /// What waits belongs to a reading in progress, and nothing is in progress without a session.
     fn check_waiting(&self) -> Result<(), String> {
-        let groups = self.work.waiting().map(|group| &group.origin);
+        let groups = self.work.waiting().filter_map(Group::owner);
         for origin in groups.chain(self.work.queue.waiting().map(|(origin, _)| origin)) {
             let reading = self.partitions.get(&origin.partition).is_some_and(|partition| {
                 partition.phase == Phase::Reading && partition.generation == origin.generation

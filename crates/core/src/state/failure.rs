@@ -16,7 +16,7 @@ impl State {
         mut group: Group,
         fault: Fault,
     ) {
-        let name = group.origin.partition.clone();
+        let name = group.partition().clone();
         let decision = (self.config.decide)(&fault);
         self.out.push(Action::Report(Report::Failed(decision, fault.clone())));
         match decision {
@@ -44,7 +44,9 @@ impl State {
                     attempts,
                     fault: fault.clone(),
                 }));
-                group.failure = Some(Failure { attempts, since, last: self.now, exhausted, fault });
+                let last = self.now;
+                let failure = Failure { attempts, since, last, exhausted, fault };
+                group.failure = Some(Box::new(failure));
                 let reading = self.partitions.get(&name).is_some_and(|p| p.phase == Phase::Reading);
                 if !reading {
                     self.discard(group);

@@ -92,7 +92,7 @@ impl State {
 
     fn count_in_flight(&mut self, groups: &[Group]) {
         for group in groups {
-            if let Some(p) = self.current(&group.origin.partition, group.origin.generation) {
+            if let Some(p) = self.reading_of(group) {
                 p.in_flight += 1;
             }
         }

@@ -32,7 +32,33 @@ fn locked() -> GroupReply {
 }
 
 fn applied(group: &Group) -> GroupReply {
-    GroupReply::Done { verdicts: vec![Verdict::Applied; group.events.len()], gap: 0 }
+    GroupReply::Done { verdicts: vec![Verdict::Applied; group.events().count()], gap: 0 }
+}
+
+pub(super) fn config() -> StateConfig {
+    let backoff = Backoff { initial: RETRY, max: RETRY };
+    StateConfig {
+        fast_capacity: 8,
+        slow_capacity: 1,
+        aggregates_per_transaction: 1,
+        events_per_group: 10,
+        groups_per_read: 10,
+        unfinished_per_partition: UNFINISHED,
+        gaps: GapPolicy::Apply,
+        note_skips: true,
+        advance_interval: Duration::from_millis(20),
+        revoke_budget: Duration::from_secs(5),
+        retry: backoff,
+        give_up_after: Some(GIVE_UP_AFTER),
+        reopen: backoff,
+        halt: backoff,
+        retake: Duration::from_secs(1),
+        fenced_wait: Duration::from_secs(10),
+        decide: Arc::new(|fault| match fault.kind {
+            FaultKind::Server(_) => Decision::RetryAfter,
+            _ => Decision::WaitForDatabase,
+        }),
+    }
 }
 
 /// A coordinator that reads one partition, and what it asked for.
@@ -46,31 +72,8 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        let backoff = Backoff { initial: RETRY, max: RETRY };
-        let config = StateConfig {
-            fast_capacity: 8,
-            slow_capacity: 1,
-            aggregates_per_transaction: 1,
-            events_per_group: 10,
-            groups_per_read: 10,
-            unfinished_per_partition: UNFINISHED,
-            gaps: GapPolicy::Apply,
-            note_skips: true,
-            advance_interval: Duration::from_millis(20),
-            revoke_budget: Duration::from_secs(5),
-            retry: backoff,
-            give_up_after: Some(GIVE_UP_AFTER),
-            reopen: backoff,
-            halt: backoff,
-            retake: Duration::from_secs(1),
-            fenced_wait: Duration::from_secs(10),
-            decide: Arc::new(|fault| match fault.kind {
-                FaultKind::Server(_) => Decision::RetryAfter,
-                _ => Decision::WaitForDatabase,
-            }),
-        };
         let mut reader = Self {
-            state: State::new(config, 7),
+            state: State::new(config(), 7),
             now: Duration::ZERO,
             session: SessionId(1),
             generation: Generation(0),
@@ -225,7 +228,7 @@ fn a_stream_of_refused_groups_leaves_the_slow_lane_to_others_in_turn() {
         let done = applied(&look.1);
         reader.reply(look, done);
         look = reader.only();
-        if look.1.kind == GroupKind::Poison {
+        if look.1.only().is_some_and(|part| part.kind == GroupKind::Poison) {
             return;
         }
     }

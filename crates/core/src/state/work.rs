@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StateConfig;
-use crate::event::Event;
+use crate::event::{AggregateKey, Event};
 use crate::group::{Group, GroupKind, OrderingKey, Origin};
 use crate::input::Lane;
 use crate::queue::Queue;
@@ -119,10 +119,8 @@ impl Work {
             return None;
         }
         let mut groups = vec![self.next_first_attempt(config)?];
-        let kind = groups[0].kind;
         while groups.len() < config.aggregates_per_transaction
-            && matches!(kind, GroupKind::Write(_))
-            && self.queue.next_kind() == Some(kind)
+            && self.queue.next().is_some_and(|next| may_share(&groups, next))
         {
             let Some(group) = self.queue.next_group(config.events_per_group) else { break };
             if is_first_attempt(&group, config.gaps) {
@@ -175,7 +173,7 @@ impl Work {
     /// judged by its reading.
     pub(super) fn drop_partition(&mut self, name: &TopicPartition) -> usize {
         let mut freed = self.queue.drop_partition(name);
-        let is_of = |group: &Group| group.origin.partition == *name;
+        let is_of = |group: &Group| *group.partition() == *name;
         let mut dropped: Vec<Group> = Vec::new();
         for waiting in [&mut self.to_read, &mut self.to_resolve] {
             let (gone, kept): (Vec<_>, Vec<_>) = waiting.drain(..).partition(is_of);
@@ -215,13 +213,23 @@ impl SlowRequest {
     }
 }
 
+/// Whether a group of this kind and aggregate may share a statement with these: the same route, and
+/// another aggregate, because a statement moves each row once.
+fn may_share(groups: &[Group], (kind, aggregate): (GroupKind, Option<&AggregateKey>)) -> bool {
+    let mut taken = groups.iter().flat_map(Group::aggregates);
+    matches!(kind, GroupKind::Write(_))
+        && groups.first().and_then(Group::only).is_some_and(|part| part.kind == kind)
+        && !taken.any(|taken| Some(taken) == aggregate)
+}
+
 /// Whether the events of a group can all apply as far as the group itself can tell. Whether the
 /// ledger agrees is the statement's guard to say (INV-13).
 fn is_first_attempt(group: &Group, gaps: GapPolicy) -> bool {
-    match group.kind {
+    let Some(part) = group.only() else { return false };
+    match part.kind {
         GroupKind::Poison => false,
         GroupKind::Skip => true,
-        GroupKind::Write(_) => group.events.windows(2).all(|pair| {
+        GroupKind::Write(_) => part.events.windows(2).all(|pair| {
             match (pair[0].envelope.version, pair[1].envelope.version) {
                 (None, None) => true,
                 (Some(a), Some(b)) if gaps == GapPolicy::Park => b.0 == a.0 + 1,
@@ -229,5 +237,106 @@ fn is_first_attempt(group: &Group, gaps: GapPolicy) -> bool {
                 (None, Some(_)) | (Some(_), None) => false,
             }
         }),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::event::{Content, Envelope, Json, LedgerEffect, RouteId, Write};
+    use crate::record::{Generation, Offset, OwnerEpoch, Raw, Record, StreamId, TimestampType};
+
+    fn partition() -> TopicPartition {
+        TopicPartition { topic: "t".into(), partition: 0 }
+    }
+
+    fn origin() -> Arc<Origin> {
+        Arc::new(Origin {
+            partition: partition(),
+            stream: StreamId(1),
+            epoch: OwnerEpoch(1),
+            generation: Generation(1),
+        })
+    }
+
+    /// A write of an aggregate through a route.
+    pub(in crate::state) fn event(id: &str, route: u16, offset: i64) -> Event {
+        let aggregate = AggregateKey { aggregate_type: "A".into(), id: id.into() };
+        let ledger = LedgerEffect::Set(Json::Value("{}".into()));
+        Event {
+            record: Record {
+                partition: partition(),
+                offset: Offset(offset),
+                generation: Generation(1),
+                timestamp: None,
+                timestamp_type: TimestampType::NotAvailable,
+                raw: Raw::default(),
+            },
+            envelope: Envelope { aggregate: Some(aggregate), ..Envelope::default() },
+            content: Content::Write(Write { route: RouteId(route), ledger, rows: Vec::new() }),
+        }
+    }
+
+    /// A group of one event, taken from a queue.
+    pub(in crate::state) fn group(id: &str, route: u16, offset: i64) -> Group {
+        let mut queue = Queue::default();
+        let (event, kind) = (event(id, route, offset), GroupKind::Write(RouteId(route)));
+        queue.push(OrderingKey::of(&event), origin(), kind, event);
+        queue.next_group(1).expect("the event")
+    }
+
+    /// The offsets of the groups that go together, of events with these orders, aggregates and
+    /// routes.
+    fn chunks(events: &[(i64, &str, u16)]) -> Vec<Vec<i64>> {
+        let config =
+            StateConfig { aggregates_per_transaction: 10, ..crate::state::tests::config() };
+        let mut work = Work::default();
+        for (offset, (order, id, route)) in (0..).zip(events) {
+            let order = OrderingKey::Alone(partition(), *order);
+            let kind = GroupKind::Write(RouteId(*route));
+            work.push(order, origin(), kind, event(id, *route, offset));
+        }
+        let groups = std::iter::from_fn(|| work.next_fast(&config));
+        let offsets = |groups: Vec<Group>| {
+            groups.iter().flat_map(Group::events).map(|event| event.offset().0).collect()
+        };
+        groups.map(offsets).collect()
+    }
+
+    #[test]
+    fn a_chunk_has_each_aggregate_once_whatever_orders_it() {
+        assert_eq!(chunks(&[(1, "a", 0), (2, "b", 0), (3, "c", 0)]), [[0, 1, 2]]);
+        let twice = chunks(&[(1, "a", 0), (2, "b", 0), (3, "a", 0), (4, "c", 0)]);
+        assert_eq!(twice, [[0, 1], [2, 3]]);
+    }
+
+    #[test]
+    fn a_chunk_is_of_one_route() {
+        assert_eq!(chunks(&[(1, "a", 0), (2, "b", 1), (3, "c", 1)]), [vec![0], vec![1, 2]]);
+    }
+
+    #[test]
+    fn events_of_one_order_and_several_aggregates_are_groups_of_their_own() {
+        let mut queue = Queue::default();
+        for (offset, id) in (0..).zip(["a", "a", "b", "a"]) {
+            let order = OrderingKey::Skips(partition());
+            queue.push(order, origin(), GroupKind::Write(RouteId(0)), event(id, 0, offset));
+        }
+        let mut sizes = Vec::new();
+        while let Some(group) = queue.next_group(10) {
+            let aggregates: Vec<&AggregateKey> = group.aggregates().collect();
+            assert_eq!(aggregates, [group.first().envelope.aggregate.as_ref().unwrap()]);
+            sizes.push(group.events().count());
+            queue.release(&group.order.clone());
+        }
+        assert_eq!(sizes, [2, 1, 1]);
+    }
+
+    #[test]
+    fn a_group_of_several_parts_is_not_the_fast_lanes() {
+        let mut group = group("a", 0, 0);
+        assert!(is_first_attempt(&group, GapPolicy::Apply));
+        group.parts.rest.push(crate::group::Part::new(GroupKind::Skip, event("b", 0, 1)));
+        assert!(!is_first_attempt(&group, GapPolicy::Apply));
     }
 }

@@ -28,6 +28,6 @@ fn only_a_group_whose_versions_ascend_is_a_first_attempt() {
         let events = events.collect();
         reader.give(Input::Polled(events));
         let sent = reader.only();
-        assert_eq!((sent.0, sent.1.events.len()), (lane, 3), "{gaps:?} {versions:?}");
+        assert_eq!((sent.0, sent.1.events().count()), (lane, 3), "{gaps:?} {versions:?}");
     }
 }

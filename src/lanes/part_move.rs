@@ -1,19 +1,22 @@
-//! Binds groups to the parameters of a statement.
+//! Binds parts of groups to the parameters of a statement. What the statement calls a group is a
+//! part here: the events of one aggregate.
 
 use std::borrow::Cow;
 
-use crate::route::fold::Folded;
+use crate::route::Target;
+use crate::route::fold::{Folded, fold};
 use crate::sql::binder::{Declared, Slot, Source};
 use crate::sql::parameter::{Cell, Parameter};
 use crate::sql::statement::Statement;
 use crate::store::notification;
 use crate::store::sink::SinkId;
 use pgsluice_core::event::{AggregateKey, Event};
+use pgsluice_core::group::Part;
 use pgsluice_core::record::{RecordId, StreamId};
 
-/// One group as a statement writes it.
+/// One part as a statement writes it.
 #[derive(Debug)]
-pub struct GroupMove<'a> {
+pub struct PartMove<'a> {
     /// The aggregate.
     pub aggregate: &'a AggregateKey,
     /// The stream the events stand in.
@@ -27,7 +30,22 @@ pub struct GroupMove<'a> {
     pub seen: Option<RecordId>,
 }
 
-impl GroupMove<'_> {
+impl<'a> PartMove<'a> {
+    /// Binds events of a part that belongs to a route with this target; `None` where one statement
+    /// cannot write them.
+    pub(super) fn of(
+        target: Option<&Target>,
+        stream: StreamId,
+        part: &'a Part,
+        events: &'a [Event],
+    ) -> Option<Self> {
+        let folded = fold(target, events.iter().filter_map(Event::write)).ok()?;
+        let aggregate = part.aggregate.as_ref()?;
+        Some(Self { aggregate, stream, events, folded, seen: None })
+    }
+}
+
+impl PartMove<'_> {
     fn first(&self) -> &Event {
         &self.events[0]
     }
@@ -88,19 +106,19 @@ fn event_cell(event: &Event, slot: Slot) -> Cell<'_> {
 pub fn bind<'a>(
     statement: &Statement,
     sink: SinkId,
-    groups: &'a [GroupMove<'a>],
+    groups: &'a [PartMove<'a>],
 ) -> Vec<Parameter<'a>> {
     statement.declared.iter().map(|declared| parameter(declared, sink, groups)).collect()
 }
 
-fn parameter<'a>(declared: &Declared, sink: SinkId, groups: &'a [GroupMove<'a>]) -> Parameter<'a> {
+fn parameter<'a>(declared: &Declared, sink: SinkId, groups: &'a [PartMove<'a>]) -> Parameter<'a> {
     let slot = declared.slot;
-    let of_first = |cell: fn(&'a GroupMove<'a>, Slot) -> Cell<'a>| {
+    let of_first = |cell: fn(&'a PartMove<'a>, Slot) -> Cell<'a>| {
         Parameter::One(groups.first().map_or(Cell::Null, |group| cell(group, slot)))
     };
     match declared.source {
         Source::Shared => Parameter::One(Cell::Int(sink.0.into())),
-        Source::Group => of_first(GroupMove::cell),
+        Source::Group => of_first(PartMove::cell),
         Source::Event => of_first(|group, slot| event_cell(group.last(), slot)),
         Source::Groups => Parameter::Many(groups.iter().map(|group| group.cell(slot)).collect()),
         Source::Events => Parameter::Many(
