@@ -85,7 +85,7 @@ impl State {
             self.count_in_flight(request.groups());
             self.out.push(match request {
                 SlowRequest::Read(groups) => Action::Read { session, groups },
-                SlowRequest::Resolve(group) => Action::Resolve { session, group },
+                SlowRequest::Resolve(group) => Action::Resolve { session, group: *group },
             });
         }
     }

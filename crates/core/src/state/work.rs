@@ -19,7 +19,7 @@ pub(super) enum SlowRequest {
     /// Look at refused groups.
     Read(Vec<Group>),
     /// Decide one group.
-    Resolve(Group),
+    Resolve(Box<Group>),
 }
 
 /// The work of all partitions.
@@ -162,7 +162,7 @@ impl Work {
             let count = self.to_read.len().min(config.groups_per_read.max(1));
             SlowRequest::Read(self.to_read.drain(..count).collect())
         } else {
-            SlowRequest::Resolve(self.to_resolve.pop_front()?)
+            SlowRequest::Resolve(Box::new(self.to_resolve.pop_front()?))
         };
         self.slow_in_flight += 1;
         self.weight_in_flight += request.groups().iter().map(Group::weight).sum::<usize>();
