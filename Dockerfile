@@ -15,18 +15,21 @@ WORKDIR /src
 # Build the dependencies first, in a layer that changes only with Cargo.lock or Cargo.toml:
 # librdkafka takes most of the build time.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src bench \
+COPY crates/core/Cargo.toml crates/core/Cargo.toml
+COPY crates/testkit/Cargo.toml crates/testkit/Cargo.toml
+RUN mkdir -p src bench crates/core/src crates/testkit/src \
     && echo 'fn main() {}' >src/main.rs \
-    && touch src/lib.rs \
+    && touch src/lib.rs crates/core/src/lib.rs crates/testkit/src/lib.rs \
     && echo 'fn main() {}' >bench/throughput.rs \
     && cargo build --locked --profile "$PROFILE" --bin pgsluice \
-    && rm -rf src bench
+    && rm -rf src bench crates/core/src
 COPY bench/throughput.rs bench/throughput.rs
 COPY config config
 COPY migrations migrations
+COPY crates/core crates/core
 COPY src src
 # Cargo compares modification times, and the copied files may be older than what was built above.
-RUN touch src/lib.rs src/main.rs \
+RUN touch src/lib.rs src/main.rs crates/core/src/lib.rs \
     && cargo build --locked --profile "$PROFILE" --bin pgsluice \
     && mkdir -p /out \
     && case "$PROFILE" in dev) built=debug ;; *) built=$PROFILE ;; esac \

@@ -93,6 +93,9 @@ fn a_held_partition_passes_nothing_and_reads_on_from_the_record_that_waited() {
         });
     }
     assert_eq!(running.offsets(), [0, 1]);
+    // Nothing is fetched only to be dropped.
+    let polled = polled_position(&running.consumer, 0);
+    assert_eq!(polled, rdkafka::Offset::Offset(3));
     let held = running.budget.in_flight();
     assert_eq!(held, running.events.iter().map(|event| event.weight()).sum::<usize>());
 
