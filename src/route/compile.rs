@@ -149,7 +149,7 @@ impl<'a> Compiling<'a> {
         let found: Vec<Option<Column>> = columns
             .iter()
             .map(|(name, sources)| {
-                Some(self.column(table, name, privileges)?.from_sources(sources))
+                Some(self.column(table, name, privileges)?.filled_by(sources))
             })
             .collect();
         found.into_iter().collect()
@@ -169,7 +169,7 @@ impl<'a> Compiling<'a> {
             .columns
             .iter()
             .filter(beside)
-            .map(|column| Some(self.column(table, &column.name, privileges)?.from_member()))
+            .map(|column| Some(self.column(table, &column.name, privileges)?.filled_by_member()))
             .collect();
         found.into_iter().collect()
     }

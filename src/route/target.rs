@@ -67,12 +67,12 @@ impl Column {
     }
 
     /// The same column, with the values that these sources find.
-    pub(super) fn from_sources(self, sources: &FieldSources) -> Self {
+    pub(super) fn filled_by(self, sources: &FieldSources) -> Self {
         Self { sources: Source::all(sources), ..self }
     }
 
     /// The same column, with the payload's member of its name.
-    pub(super) fn from_member(self) -> Self {
+    pub(super) fn filled_by_member(self) -> Self {
         let member = Source::PayloadPointer(Pointer::member(&self.name));
         Self { sources: Box::new([member]), ..self }
     }
