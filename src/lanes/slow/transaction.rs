@@ -8,12 +8,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::Object;
 use futures_util::future::{OptionFuture, join, join3};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
-use crate::postgres::lane::prepared_on;
+use crate::postgres::SlowConnection;
 use crate::sql::parameter::Parameter;
 use crate::sql::query::Query;
 use crate::sql::statement::Statement;
@@ -22,7 +21,7 @@ use pgsluice_core::fault::{Fault, FaultKind};
 /// A connection whose transaction may be open. Dropped without an end it closes the connection,
 /// and so the session: nobody else may ever find a half-done transaction on it.
 pub(super) struct Transaction {
-    connection: Option<Object>,
+    connection: Option<SlowConnection>,
     deadline: Duration,
     /// The savepoint before the latest event is still there.
     savepoint: AtomicBool,
@@ -30,11 +29,11 @@ pub(super) struct Transaction {
 
 impl Transaction {
     /// Takes a connection; no transaction is open yet.
-    pub(super) fn new(connection: Object, deadline: Duration) -> Self {
+    pub(super) fn new(connection: SlowConnection, deadline: Duration) -> Self {
         Self { connection: Some(connection), deadline, savepoint: AtomicBool::new(false) }
     }
 
-    fn connection(&self) -> Result<&Object, Fault> {
+    fn connection(&self) -> Result<&SlowConnection, Fault> {
         self.connection.as_ref().ok_or(Fault::new(FaultKind::Connection))
     }
 
@@ -47,7 +46,7 @@ impl Transaction {
         let connection = self.connection()?;
         within(self.deadline, async {
             let prepared_row = prepared(connection, row.as_ref()).await?;
-            let prepared_letters = prepared_on(connection, &letters.text, &letters.types).await?;
+            let prepared_letters = connection.prepared(&letters.text, &letters.types).await?;
             let row_parameters = row.as_ref().map(Query::parameters).unwrap_or_default();
             let letter_parameters = letters.parameters();
             let read_row: OptionFuture<_> = prepared_row
@@ -84,7 +83,7 @@ impl Transaction {
                 if again { "release savepoint event; savepoint event" } else { "savepoint event" };
             // Preparing can fail (a table is gone) and must then be undone like the statement.
             connection.batch_execute(open).await.map_err(fault)?;
-            let prepared = prepared_on(connection, &statement.text, &statement.types).await?;
+            let prepared = connection.prepared(&statement.text, &statement.types).await?;
             let (rows, checked) = join(
                 connection.query(&prepared, &parameters),
                 connection.batch_execute("set constraints all immediate"),
@@ -112,7 +111,7 @@ impl Transaction {
     pub(super) async fn query(&self, query: &Query<'_>) -> Result<Vec<Row>, Fault> {
         let connection = self.connection()?;
         within(self.deadline, async {
-            let prepared = prepared_on(connection, &query.text, &query.types).await?;
+            let prepared = connection.prepared(&query.text, &query.types).await?;
             connection.query(&prepared, &query.parameters()).await.map_err(fault)
         })
         .await
@@ -182,18 +181,17 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            // Out of the pool, and so closed.
-            drop(Object::take(connection));
+            connection.close();
         }
     }
 }
 
 async fn prepared(
-    connection: &Object,
+    connection: &SlowConnection,
     query: Option<&Query<'_>>,
 ) -> Result<Option<tokio_postgres::Statement>, Fault> {
     match query {
-        Some(query) => Ok(Some(prepared_on(connection, &query.text, &query.types).await?)),
+        Some(query) => Ok(Some(connection.prepared(&query.text, &query.types).await?)),
         None => Ok(None),
     }
 }
