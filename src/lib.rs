@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod demo;
+pub mod exit;
 pub mod kafka;
 pub mod lanes;
 #[cfg(test)]
@@ -17,5 +18,4 @@ pub mod route;
 pub mod run;
 pub mod sql;
 pub mod store;
-pub mod supervisor;
 pub mod telemetry;

@@ -9,7 +9,7 @@ use crate::config::{
     self, Config, ConfigProblems, DEFAULT_TOML, FieldSource, FieldSources, RouteAction,
     RouteConfig, VersionSource,
 };
-use crate::supervisor::ExitReason;
+use crate::exit::ExitReason;
 
 use super::{Source, complain, load, print_problems, say};
 

@@ -3,9 +3,9 @@
 use clap::Args;
 
 use crate::config::Config;
+use crate::exit::ExitReason;
 use crate::store::grants::grants;
 use crate::store::migrate::{self, MigrateError, MigrationReport};
-use crate::supervisor::ExitReason;
 
 use super::{Source, complain, say, with_config};
 
