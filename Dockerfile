@@ -1,6 +1,6 @@
 # pgsluice as a container: docker build -t pgsluice .
 #
-# The image holds Debian's slim base, OpenSSL, zlib, CA certificates and one program. It runs as user
+# The image holds Debian's slim base, OpenSSL, zlib, zstd, CA certificates and one program. It runs as user
 # 65532 and needs no writable file system and no capability:
 # docker run --read-only --cap-drop ALL pgsluice
 #
@@ -9,7 +9,7 @@
 FROM docker.io/library/rust:1.95-bookworm AS build
 ARG PROFILE=release
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libssl-dev zlib1g-dev pkg-config g++ make \
+    && apt-get install -y --no-install-recommends libssl-dev zlib1g-dev libzstd-dev pkg-config g++ make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # Build the dependencies first, in a layer that changes only with Cargo.lock or Cargo.toml:
@@ -34,7 +34,7 @@ RUN touch src/lib.rs src/main.rs \
 
 FROM docker.io/library/debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libssl3 zlib1g ca-certificates \
+    && apt-get install -y --no-install-recommends libssl3 zlib1g libzstd1 ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 65532 pgsluice \
     && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /nonexistent \

@@ -24,6 +24,7 @@ need openssl command -v openssl
 need pkg-config command -v pkg-config
 need libssl-dev header openssl/ssl.h
 need zlib1g-dev header zlib.h
+need libzstd-dev header zstd.h
 need postgresql installed_server
 need postgresql-client command -v psql
 need default-jre-headless command -v java

@@ -8,6 +8,8 @@ pub mod config;
 pub mod decode;
 pub mod demo;
 pub mod exit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod kafka;
 pub mod lanes;
 #[cfg(test)]

@@ -123,7 +123,7 @@ pub(super) async fn take(
     found.records.iter().for_each(|taken| seen.note(&taken.event));
     let sample = rehearse(config, wanted, plan.clone(), &ground, found, report).await?;
     judge(&sample, wanted, read, report);
-    seen.judge(config, &plan, report);
+    seen.judge(config, report);
     Some(sample)
 }
 

@@ -10,9 +10,10 @@ use rdkafka::admin::{
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::{Metadata, MetadataTopic};
 
-use crate::config::{Config, DocumentState, Format, RouteAction};
+use crate::config::{Config, DocumentRoute, RouteAction};
 use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
+use crate::route::kind::holds_everything;
 
 use super::finding::Report;
 use super::kafka::{ASK_TIMEOUT, exists};
@@ -188,18 +189,10 @@ fn check_settings(
 
 /// Whether leaving out an older event changes what is written.
 fn needs_every_event(config: &Config) -> bool {
-    let whole = |action: &RouteAction| {
-        matches!(
-            action,
-            RouteAction::Skip
-                | RouteAction::Document { delete: true, .. }
-                | RouteAction::Document { state: DocumentState::Replace, .. }
-                | RouteAction::Delete { .. }
-        )
-    };
+    let default = || RouteAction::Document(DocumentRoute::default_of(config.decode.format));
     match config.routes.as_slice() {
-        [] => config.decode.format == Format::Envelope,
-        routes => routes.iter().any(|route| !whole(&route.action)),
+        [] => !holds_everything(&default()),
+        routes => routes.iter().any(|route| !holds_everything(&route.action)),
     }
 }
 

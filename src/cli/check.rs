@@ -6,10 +6,11 @@ use serde_json::json;
 
 use crate::check::{self, From, Report, Sample, Wanted};
 use crate::config::{
-    self, Config, ConfigProblems, DEFAULT_TOML, FieldSource, FieldSources, RouteAction,
-    RouteConfig, VersionSource,
+    self, Config, ConfigProblems, DEFAULT_TOML, FieldSource, FieldSources, RouteAction, RouteConfig,
 };
 use crate::exit::ExitReason;
+
+use pgsluice_core::envelope::EnvelopeField;
 
 use super::{Source, complain, load, print_problems, say};
 
@@ -155,14 +156,15 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
     if let Some(lack) = config.postgres.connect_config().ok().and_then(|target| target.exposed()) {
         notes.push(format!("postgres.url has {lack}; sslmode=verify-full is safe"));
     }
-    if config.decode.version == VersionSource::None {
+    if !config.decode.is_versioned() {
         notes.push(
             "events carry no version: where an aggregate's events stand in several partitions, \
              the last to arrive wins"
                 .to_owned(),
         );
     }
-    if config.decode.version != VersionSource::None && config.decode.event_id.0.is_empty() {
+    let own_ids = !config.decode.fields.of(EnvelopeField::EventId).0.is_empty();
+    if config.decode.is_versioned() && !own_ids {
         notes.push(
             "events carry a version and no id of their own: one that its producer sends twice is \
              a dead letter, version_conflict; give decode.fields.event_id to have it recognised"
@@ -185,9 +187,7 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
                 "route {name} waits for topic {topic}, which kafka.topics does not read"
             ));
         }
-        if let RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } = &route.action
-            && table.schema.is_none()
-        {
+        if route.action.table().is_some_and(|table| table.schema.is_none()) {
             notes.push(format!(
                 "route {name} names a table without its schema: the role's search_path \
                  decides which one is meant"
@@ -216,8 +216,12 @@ fn named_by_order(config: &Config) -> Option<String> {
 fn never_given(config: &Config, route: &RouteConfig) -> Vec<String> {
     let name = &route.name;
     let fields = [
-        ("aggregate_type", &route.aggregate_type, &config.decode.aggregate_type),
-        ("event_type", &route.event_type, &config.decode.event_type),
+        (
+            "aggregate_type",
+            &route.aggregate_type,
+            config.decode.fields.of(EnvelopeField::AggregateType),
+        ),
+        ("event_type", &route.event_type, config.decode.fields.of(EnvelopeField::EventType)),
     ];
     let told = |(field, waited, sources): (_, &Vec<String>, _)| {
         let given = possible(config, sources)?;

@@ -1,10 +1,13 @@
 //! `pgsluice migrate`: creates or updates pgsluice's own tables, and nothing else.
 
+use std::collections::HashSet;
+
 use clap::Args;
 
 use crate::config::Config;
 use crate::exit::ExitReason;
-use crate::store::grants::grants;
+use crate::route::grants::of_routes;
+use crate::store::grants::own;
 use crate::store::migrate::{self, MigrateError, MigrationReport};
 
 use super::{Source, complain, say, with_config};
@@ -28,6 +31,15 @@ pub(super) fn run(arguments: &Arguments) -> ExitReason {
         }
         None => migrate(&config),
     })
+}
+
+/// The statements that let `role` run with this configuration, each named once.
+fn grants(config: &Config, role: &str) -> Vec<String> {
+    let mut grants = own(&config.postgres.schema, role);
+    grants.extend(of_routes(config, role));
+    let mut seen = HashSet::new();
+    grants.retain(|grant| seen.insert(grant.clone()));
+    grants
 }
 
 /// Migrates whatever `postgres.migrate` says: that setting is about `run`.
@@ -74,7 +86,56 @@ fn describe(schema: &str, report: &MigrationReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{AnyProperty, load};
     use pgsluice_core::fault::{Fault, FaultKind};
+
+    /// What is granted beside pgsluice's own tables.
+    fn printed(routes: &str) -> Vec<String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let required = "[kafka]\nbrokers = \"b\"\ngroup = \"g\"\ntopics = [\"t\"]\n\
+                        [postgres]\nurl = \"postgres://u@localhost/d\"\n";
+        std::fs::write(file.path(), format!("{required}{routes}")).unwrap();
+        let config = load(Some(file.path()), std::iter::empty(), &AnyProperty).unwrap();
+        let grants = grants(&config, "runner");
+        assert_eq!(grants[0], r#"grant usage on schema "pgsluice" to "runner";"#);
+        grants[own("pgsluice", "runner").len()..].to_vec()
+    }
+
+    const UPSERT: &str = "[[route]]\n[route.upsert]\ntable = \"App.customer\"\nkey = { id = \"key\" }\n\
+         columns = \"auto\"\n";
+    const DELETE: &str =
+        "[[route]]\n[route.delete]\ntable = \"App.customer\"\nkey = { id = \"key\" }\n";
+    const USAGE: &str = r#"grant usage on schema "App" to "runner";"#;
+
+    #[test]
+    fn a_route_needs_what_its_statement_does_and_each_grant_is_named_once() {
+        let envelope = "[decode]\nformat = \"envelope\"\n";
+        assert_eq!(
+            printed(&format!("{envelope}{UPSERT}{UPSERT}{DELETE}")),
+            [
+                USAGE,
+                r#"grant select, insert, update on "App"."customer" to "runner";"#,
+                r#"grant select, delete on "App"."customer" to "runner";"#,
+            ]
+        );
+        let soft = format!("{envelope}{DELETE}soft = {{ gone = \"const:true\" }}\n");
+        let update = r#"grant select, update on "App"."customer" to "runner";"#;
+        assert_eq!(printed(&soft), [USAGE, update]);
+        let own = format!("{envelope}{}", DELETE.replace("App.", "pgsluice."));
+        assert_eq!(
+            printed(&own),
+            [r#"grant select, delete on "pgsluice"."customer" to "runner";"#]
+        );
+    }
+
+    #[test]
+    fn an_upsert_route_that_tombstones_reach_needs_to_delete() {
+        let all = r#"grant select, insert, update, delete on "App"."customer" to "runner";"#;
+        assert_eq!(printed(UPSERT), [USAGE, all]);
+        let typed = UPSERT.replace("[[route]]\n", "[[route]]\nevent_type = \"E\"\n");
+        let some = all.replace(", delete", "");
+        assert_eq!(printed(&typed), [USAGE, &some]);
+    }
 
     #[test]
     fn tables_of_another_pgsluice_end_it_as_they_end_a_run() {

@@ -5,6 +5,7 @@ use config::Value;
 
 use super::load::near::suggestion;
 use super::load::reader::texts;
+use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldSpec};
 
 /// Where a field comes from: the first source that the record has; empty means never.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,35 +42,8 @@ pub enum FieldSource {
     Payload,
 }
 
-/// A field of the envelope that a route can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EnvelopeField {
-    /// Id of the aggregate.
-    AggregateId,
-    /// Type of the aggregate.
-    AggregateType,
-    /// Identity of the event.
-    EventId,
-    /// Type of the event.
-    EventType,
-    /// Version of the aggregate after the event.
-    Version,
-    /// When the event happened.
-    Time,
-    /// Tenant.
-    Tenant,
-    /// User who caused the event.
-    User,
-    /// The command or transaction that produced the event.
-    TransactionId,
-    /// Correlation id.
-    CorrelationId,
-    /// Causation id.
-    CausationId,
-}
-
-/// Sources that are one word, with the word.
-const WORDS: [(&str, FieldSource); 18] = [
+/// Sources that are one word beside the names of fields, with the word.
+const WORDS: [(&str, FieldSource); 7] = [
     ("key", FieldSource::Key),
     ("value", FieldSource::Value),
     ("payload", FieldSource::Payload),
@@ -77,18 +51,12 @@ const WORDS: [(&str, FieldSource); 18] = [
     ("partition", FieldSource::Partition),
     ("offset", FieldSource::Offset),
     ("timestamp", FieldSource::Timestamp),
-    ("aggregate_id", FieldSource::Envelope(EnvelopeField::AggregateId)),
-    ("aggregate_type", FieldSource::Envelope(EnvelopeField::AggregateType)),
-    ("event_id", FieldSource::Envelope(EnvelopeField::EventId)),
-    ("event_type", FieldSource::Envelope(EnvelopeField::EventType)),
-    ("version", FieldSource::Envelope(EnvelopeField::Version)),
-    ("time", FieldSource::Envelope(EnvelopeField::Time)),
-    ("tenant", FieldSource::Envelope(EnvelopeField::Tenant)),
-    ("user", FieldSource::Envelope(EnvelopeField::User)),
-    ("transaction_id", FieldSource::Envelope(EnvelopeField::TransactionId)),
-    ("correlation_id", FieldSource::Envelope(EnvelopeField::CorrelationId)),
-    ("causation_id", FieldSource::Envelope(EnvelopeField::CausationId)),
 ];
+
+/// The fields that are sources in routes.
+fn sources_in_routes() -> impl Iterator<Item = &'static FieldSpec> {
+    FIELDS.iter().filter(|spec| spec.in_routes)
+}
 
 /// Sources with a JSON pointer behind a colon.
 const POINTED: [&str; 3] = ["key", "value", "payload"];
@@ -101,6 +69,9 @@ impl FieldSource {
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some((_, source)) = WORDS.iter().find(|(word, _)| *word == text) {
             return Ok(source.clone());
+        }
+        if let Some(spec) = sources_in_routes().find(|spec| spec.name == text) {
+            return Ok(Self::Envelope(spec.field));
         }
         match text.split_once(':') {
             Some(("const", text)) => Ok(Self::Const(text.to_owned())),
@@ -142,13 +113,9 @@ fn unknown_source(text: &str) -> String {
     if let Some(meant) = pointed {
         return format!("{text:?} is no field source, did you mean {meant:?}?");
     }
-    let near = suggestion(text, &WORDS.map(|(word, _)| word));
+    let fields: Vec<&str> = sources_in_routes().map(|spec| spec.name).collect();
+    let near = suggestion(text, &[&WORDS.map(|(word, _)| word)[..], &fields].concat());
     if near.is_empty() {
-        let fields: Vec<&str> = WORDS
-            .iter()
-            .filter(|(_, source)| source.needs_decoding())
-            .map(|(word, _)| *word)
-            .collect();
         format!(
             "{text:?} is no field source: expected key, key:/pointer, value, value:/pointer, \
              payload, payload:/pointer, header:name, const:text, topic, partition, offset, \
@@ -181,12 +148,10 @@ fn json_pointer(word: &str, pointer: &str) -> Result<String, String> {
 }
 
 impl FieldSources {
-    pub(super) fn one(source: FieldSource) -> Self {
-        Self(vec![source])
-    }
-
-    pub(super) fn value(pointer: &str) -> Self {
-        Self::one(FieldSource::ValuePointer(pointer.to_owned()))
+    /// The sources of a table of defaults, see [`crate::config::format`].
+    pub(super) fn of_defaults(texts: &[&str]) -> Self {
+        // A test parses all of them.
+        Self(texts.iter().filter_map(|text| FieldSource::parse(text).ok()).collect())
     }
 
     /// Reads one source or a list of fallbacks.

@@ -261,6 +261,11 @@ fn each_setting_that_cannot_be_meant_has_its_sentence() {
         let found = after_required(&format!("{file}\n"));
         assert!(found.len() == 1 && found[0].contains(expected), "{file}: {found:#?}");
     }
+}
+
+#[test]
+fn each_setting_of_kafka_that_cannot_be_meant_has_its_sentence() {
+    let long = "x".repeat(250);
     for (variable, value, expected) in [
         ("BROKERS", "b:9092;c:9092", "expected host:port, separated by commas, such as"),
         // As YAML's block texts end.

@@ -7,6 +7,7 @@
 
 mod client_library;
 mod field_source;
+mod format;
 mod load;
 #[cfg(test)]
 mod mistakes;
@@ -17,8 +18,11 @@ mod tests;
 #[cfg(test)]
 pub(crate) use client_library::AnyProperty;
 pub use client_library::{ClientLibrary, PropertiesRefused};
-pub use field_source::{EnvelopeField, FieldSource, FieldSources};
+pub use field_source::{FieldSource, FieldSources};
+pub use format::{FORMATS, Format, FormatDefaults};
 pub use load::layer::Place;
+#[cfg(any(test, fuzzing))]
+pub(crate) use load::load_text;
 pub(crate) use load::near::suggestion;
 pub use load::problem::{ConfigProblem, ConfigProblems};
 pub use load::units::{Bytes, parse_duration};
@@ -26,7 +30,7 @@ pub use load::{DEFAULT_TOML, doubtful_variables, load, variables};
 pub use section::admin::AdminConfig;
 pub use section::batch::BatchConfig;
 pub use section::dead_letter::{BrakeConfig, DeadLetterConfig, HeaderStyle};
-pub use section::decode::{DecodeConfig, Format, NumberTime, Tombstone, VersionSource};
+pub use section::decode::{DecodeConfig, EnvelopeSources, NumberTime, Tombstone};
 pub use section::group::{GroupConfig, OnGap};
 pub use section::kafka::{KafkaConfig, StartFrom};
 pub use section::limits::LimitsConfig;
@@ -36,7 +40,10 @@ pub use section::postgres::{
     Durability, Migrate, PostgresConfig, Target, Tls, UrlError, Verification,
 };
 pub use section::retry::RetryConfig;
-pub use section::route::{DocumentState, OnUnmatched, RouteAction, RouteConfig, TableName};
+pub use section::route::{
+    ColumnSources, DeleteRoute, DocumentRoute, DocumentState, OnUnmatched, RouteAction,
+    RouteConfig, TableName, UpsertRoute,
+};
 pub use section::route_name::DEFAULT_ROUTE;
 pub use section::shutdown::ShutdownConfig;
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use pgsluice_core::envelope::EnvelopeField;
 use pgsluice_core::fault::{Decision, Fault, FaultKind, SqlState};
 use pgsluice_core::verdict::Reason;
 
@@ -113,7 +114,7 @@ fn lists_in_variables_are_separated_by_commas() {
     .expect("valid");
     assert_eq!(config.kafka.topics, ["a", "b", "^c.*"]);
     let id = FieldSources(vec![FieldSource::ValuePointer("/id".into()), FieldSource::Key]);
-    assert_eq!(config.decode.aggregate_id, id);
+    assert_eq!(*config.decode.fields.of(EnvelopeField::AggregateId), id);
 }
 
 #[test]
@@ -291,11 +292,12 @@ fn the_format_decides_what_the_fields_override() {
                 tenant = 'header:host_id'\n";
     let decode = with_file(file).expect("valid").decode;
     assert_eq!(decode.tombstone, Tombstone::Skip);
-    assert_eq!(decode.version, VersionSource::None);
-    assert_eq!(decode.tenant.0, [FieldSource::Header("host_id".into())]);
-    assert_eq!(decode.event_id.0, [FieldSource::ValuePointer("/eventId".into())]);
+    assert!(!decode.is_versioned());
+    let sources = |field| &*decode.fields.of(field).0;
+    assert_eq!(sources(EnvelopeField::Tenant), [FieldSource::Header("host_id".into())]);
+    assert_eq!(sources(EnvelopeField::EventId), [FieldSource::ValuePointer("/eventId".into())]);
     let plain = with_env(&[]).expect("valid").decode;
-    assert_eq!((plain.tombstone, plain.version), (Tombstone::Delete, VersionSource::None));
+    assert_eq!((plain.tombstone, plain.is_versioned()), (Tombstone::Delete, false));
 }
 
 #[test]
@@ -314,12 +316,11 @@ fn routes_are_read_in_order_with_the_formats_defaults() {
                 [[route]]\nskip = true\n";
     let routes = with_file(file).expect("valid").routes;
     assert_eq!(routes[0].event_type, ["A", "B"]);
-    assert!(
-        matches!(&routes[0].action, RouteAction::Upsert { columns: Some(c), .. } if c.len() == 1)
-    );
-    assert!(matches!(&routes[1].action, RouteAction::Delete { soft, .. } if soft.len() == 1));
-    let document = RouteAction::Document { state: DocumentState::Merge, delete: false };
-    assert_eq!(routes[2].action, document);
+    let RouteAction::Upsert(upsert) = &routes[0].action else { panic!() };
+    assert_eq!(upsert.columns.as_ref().map(Vec::len), Some(1));
+    assert!(matches!(&routes[1].action, RouteAction::Delete(delete) if delete.soft.len() == 1));
+    let document = DocumentRoute { state: DocumentState::Merge, delete: false };
+    assert_eq!(routes[2].action, RouteAction::Document(document));
     assert_eq!(routes[3].action, RouteAction::Skip);
 }
 

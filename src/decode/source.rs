@@ -13,8 +13,10 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use crate::config::{EnvelopeField, FieldSource, FieldSources};
-use crate::decode::json::{Pointer, is_number, string_content};
+use crate::config::{FieldSource, FieldSources};
+use crate::decode::encoding::json::{Pointer, is_number, string_content};
+use crate::decode::format::IdOfKey;
+use pgsluice_core::envelope::EnvelopeField;
 use pgsluice_core::verdict::Reason;
 
 /// One source of a field or column.
@@ -22,9 +24,8 @@ use pgsluice_core::verdict::Reason;
 pub(crate) enum Source {
     /// The key's bytes.
     Key,
-    /// The key as an aggregate id of the `plain` format: JSON in canonical text, else text; a
-    /// null key makes the record its own aggregate, `partition/offset`.
-    KeyAsId,
+    /// The key as the format reads the id of an aggregate from it.
+    KeyAsId(IdOfKey),
     /// A value in the JSON key.
     KeyPointer(Pointer),
     /// The value's bytes.

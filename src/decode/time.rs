@@ -111,12 +111,15 @@ fn offset_seconds(zone: &str) -> Option<i64> {
     if zone == "Z" {
         return Some(0);
     }
-    let (sign, clock) = zone.split_at_checked(1)?;
+    let (sign, clock) = match zone.split_at_checked(1)? {
+        ("+", clock) => (1, clock),
+        ("-", clock) => (-1, clock),
+        _ => return None,
+    };
     let (hours, minutes) = has_form(clock, "00:00").then(|| clock.split_once(':')).flatten()?;
     let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
     // As far as an offset of `instant` may go.
-    let seconds = (hours <= 25 && minutes <= 59).then_some(hours * 3_600 + minutes * 60)?;
-    Some(if sign == "-" { -seconds } else { seconds })
+    (hours <= 25 && minutes <= 59).then_some(sign * (hours * 3_600 + minutes * 60))
 }
 
 fn in_range(time: &Timestamp) -> bool {
@@ -258,9 +261,12 @@ mod tests {
         assert_eq!(instant_micros("9999-12-31T23:59:59.999999Z"), Some(last + 999_999));
         assert_eq!(instant_micros("9999-12-31T23:59:59+14:00"), Some(last - 14 * 3_600_000_000));
         assert_eq!(instant_micros("0001-01-01T00:00:00Z"), Some(-62_135_596_800_000_000));
-        for text in
-            ["9999-12-31T23:59:59-00:01", "0001-01-01T00:00:00+00:01", "2026-01-01T00:00:00+26:00"]
-        {
+        for text in [
+            "9999-12-31T23:59:59-00:01",
+            "0001-01-01T00:00:00+00:01",
+            "2026-01-01T00:00:00+26:00",
+            "2026-01-01T00:00:00Z01:00",
+        ] {
             assert_eq!(instant_micros(text), None, "{text}");
         }
     }

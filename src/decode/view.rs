@@ -5,10 +5,10 @@ use std::cell::OnceCell;
 
 use jiff::Timestamp;
 
-use crate::config::EnvelopeField;
-use crate::decode::json::{Document, Pointer, canonical};
+use crate::decode::encoding::json::{Document, Pointer, Rest};
 use crate::decode::source::{Found, Source, storable};
-use pgsluice_core::event::Envelope;
+use pgsluice_core::envelope::{Envelope, FieldValue};
+use pgsluice_core::event::Json;
 use pgsluice_core::record::Record;
 use pgsluice_core::verdict::Reason;
 
@@ -72,23 +72,21 @@ impl<'a> View<'a> {
     ) -> Result<Option<Found<'f>>, Reason> {
         let record = self.record;
         let found = match source {
-            Source::Key => Some(raw(record.key.as_deref(), Reason::KeyEncoding)),
-            Source::KeyAsId => Some(Found::Text(self.key_as_id()?)),
+            Source::Key => Some(raw(record.key(), Reason::KeyEncoding)),
+            Source::KeyAsId(id_of_key) => Some(Found::Text(id_of_key(record)?)),
             Source::KeyPointer(pointer) => {
                 self.key().and_then(|key| pointer.resolve(key)).map(Found::json)
             }
             Source::Value => match &self.body {
                 Body::Null => Some(Found::Null),
-                Body::Json(_) | Body::Unreadable => {
-                    Some(raw(record.value.as_deref(), Reason::JsonSyntax))
-                }
+                Body::Json(_) | Body::Unreadable => Some(raw(record.value(), Reason::JsonSyntax)),
             },
             Source::ValuePointer(pointer) => {
                 self.value().and_then(|value| pointer.resolve(value)).map(Found::json)
             }
             Source::Payload => self.payload_text().map(Found::Json),
             Source::PayloadPointer(pointer) => self.in_payload(pointer).map(Found::json),
-            Source::Header(name) => match record.header(name).map(|header| &header.value) {
+            Source::Header(name) => match record.header(name) {
                 None => None,
                 Some(None) => Some(Found::Null),
                 Some(Some(value)) => {
@@ -101,7 +99,11 @@ impl<'a> View<'a> {
             Source::Partition => Some(Found::Int(record.partition.partition.into())),
             Source::Offset => Some(Found::Int(record.offset.0)),
             Source::Timestamp => record_time(record).map(Found::Instant),
-            Source::Envelope(field) => envelope_field(envelope, *field),
+            Source::Envelope(field) => envelope.get(*field, record).map(|value| match value {
+                FieldValue::Text(text) => Found::Text(text),
+                FieldValue::Number(number) => Found::Int(number),
+                FieldValue::Time(time) => Found::Instant(time),
+            }),
         };
         Ok(found)
     }
@@ -115,11 +117,25 @@ impl<'a> View<'a> {
     }
 
     /// The payload's JSON text.
-    pub(crate) fn payload_text(&self) -> Option<Cow<'a, str>> {
+    fn payload_text(&self) -> Option<Cow<'a, str>> {
+        self.payload_rest().map(Rest::into_text)
+    }
+
+    /// The payload as an event keeps it.
+    pub(crate) fn payload_json(&self) -> Option<Json> {
+        let raw = &self.record.raw;
+        self.payload_rest().map(|rest| match rest {
+            Rest::Value(text) => Json::Value(raw.text(Cow::Borrowed(text))),
+            Rest::Members(text) => Json::Members(raw.text(Cow::Borrowed(text))),
+            Rest::Built(text) => Json::Value(text.into()),
+        })
+    }
+
+    fn payload_rest(&self) -> Option<Rest<'a>> {
         match &self.payload {
             Payload::Absent => None,
             Payload::Value(own) => self.value().map(|value| value.without(own)),
-            Payload::Part(payload) => Some(Cow::Borrowed(payload.text)),
+            Payload::Part(payload) => Some(Rest::Value(payload.text)),
         }
     }
 
@@ -152,20 +168,8 @@ impl<'a> View<'a> {
 
     /// A key that is no JSON, or JSON that cannot be stored, has nothing to point at.
     fn read_key(&self) -> Option<Document<'a>> {
-        let reading = Document::read(self.record.key.as_deref()?, self.max_depth);
+        let reading = Document::read(self.record.key()?, self.max_depth);
         reading.document.filter(|_| reading.problem.is_none())
-    }
-
-    fn key_as_id(&self) -> Result<Cow<'_, str>, Reason> {
-        let Some(key) = &self.record.key else {
-            let partition = self.record.partition.partition;
-            return Ok(Cow::Owned(format!("{partition}/{}", self.record.offset.0)));
-        };
-        let text = storable(key).ok_or(Reason::KeyEncoding)?;
-        match canonical(text) {
-            Some(id) => Ok(Cow::Owned(id)),
-            None => Ok(Cow::Borrowed(text)),
-        }
     }
 }
 
@@ -178,23 +182,4 @@ fn record_time(record: &Record) -> Option<Timestamp> {
     // Producers may leave the timestamp unset, which the broker keeps as -1.
     let millis = record.timestamp.filter(|millis| *millis >= 0)?;
     Timestamp::from_millisecond(millis).ok()
-}
-
-fn envelope_field(envelope: &Envelope, field: EnvelopeField) -> Option<Found<'_>> {
-    let found = match field {
-        EnvelopeField::AggregateId => envelope.aggregate.as_ref().map(|key| &*key.id),
-        EnvelopeField::AggregateType => envelope.aggregate.as_ref().map(|key| &*key.aggregate_type),
-        EnvelopeField::EventId => envelope.event_id.as_deref(),
-        EnvelopeField::EventType => envelope.event_type.as_deref(),
-        EnvelopeField::Version => {
-            return envelope.version.map(|version| Found::Int(version.0));
-        }
-        EnvelopeField::Time => return envelope.time.map(Found::Instant),
-        EnvelopeField::Tenant => envelope.tenant.as_deref(),
-        EnvelopeField::User => envelope.user.as_deref(),
-        EnvelopeField::TransactionId => envelope.transaction_id.as_deref(),
-        EnvelopeField::CorrelationId => envelope.correlation_id.as_deref(),
-        EnvelopeField::CausationId => envelope.causation_id.as_deref(),
-    };
-    found.map(|text| Found::Text(Cow::Borrowed(text)))
 }

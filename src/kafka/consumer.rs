@@ -9,6 +9,7 @@
 //! | assigned (by Kafka) | assigns them paused, and says so |
 //! | [`Command::Seek`] | reads on from there, stamping the generation on every record |
 //! | revoked (by Kafka) | says so, waits for [`Command::Released`], commits, gives up |
+//! | a record that cannot be decoded yet | says so, and holds its partition until [`Command::Learned`] |
 //! | budget full | stops draining; after a second pauses, until half of it is free |
 //! | an error | judges it by [`crate::kafka::faults`]; an error is never the end of the stream |
 

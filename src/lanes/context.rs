@@ -13,7 +13,7 @@ use crate::store::letter::Letter;
 use crate::store::notification::Notify;
 use crate::store::sink::SinkId;
 use crate::telemetry::Telemetry;
-use pgsluice_core::event::{Envelope, Event};
+use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Decision, Fault, FaultPolicy};
 use pgsluice_core::group::{Group, GroupKind};
 use pgsluice_core::verdict::{GapPolicy, Verdict};
@@ -124,7 +124,7 @@ impl ApplyContext {
             return Notify::Nothing;
         }
         Notify::Row {
-            context: events.into_iter().any(|event| has_context(&event.envelope)),
+            context: events.into_iter().any(|event| !event.envelope.context.is_empty()),
             json: self.shows_event(Verdict::Applied),
         }
     }
@@ -144,13 +144,4 @@ fn is_failure(verdict: Verdict) -> bool {
         Verdict::Rejected | Verdict::DeadLettered | Verdict::Parked | Verdict::Discarded => true,
         Verdict::Applied | Verdict::Duplicate | Verdict::Stale | Verdict::Skipped => false,
     }
-}
-
-fn has_context(envelope: &Envelope) -> bool {
-    envelope.tenant.is_some()
-        || envelope.user.is_some()
-        || envelope.nonce.is_some()
-        || envelope.transaction_id.is_some()
-        || envelope.correlation_id.is_some()
-        || envelope.causation_id.is_some()
 }

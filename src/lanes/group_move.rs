@@ -46,7 +46,7 @@ impl GroupMove<'_> {
             Slot::AggregateId => Cell::text(Some(&self.aggregate.id)),
             Slot::Version => Cell::int(self.versions().next_back()),
             Slot::FirstVersion => Cell::int(self.versions().next()),
-            Slot::LastEventId => Cell::text(self.last().envelope.event_id.as_deref()),
+            Slot::LastEventId => Cell::Text(self.last().id()),
             Slot::Stream => Cell::Int(self.stream.0.into()),
             Slot::FirstOffset => Cell::Int(self.first().offset().0),
             Slot::LastOffset => Cell::Int(self.last().offset().0),
@@ -67,40 +67,17 @@ impl GroupMove<'_> {
             Slot::Sink
             | Slot::EventGroup
             | Slot::EventOffset
-            | Slot::EventId
-            | Slot::EventType
-            | Slot::EventVersion
-            | Slot::EventTime
-            | Slot::Tenant
-            | Slot::User
-            | Slot::Nonce
-            | Slot::Transaction
-            | Slot::Correlation
-            | Slot::Causation
+            | Slot::Field(_)
             | Slot::EventJson => event_cell(self.last(), slot),
         }
     }
 }
 
-fn version(event: &Event) -> Cell<'_> {
-    Cell::int(event.envelope.version.map(|version| version.0))
-}
-
 /// A value of one event; NULL for slots that are not an event's.
 fn event_cell(event: &Event, slot: Slot) -> Cell<'_> {
-    let envelope = &event.envelope;
     match slot {
         Slot::EventOffset => Cell::Int(event.offset().0),
-        Slot::EventId => Cell::text(envelope.event_id.as_deref()),
-        Slot::EventType => Cell::text(envelope.event_type.as_deref()),
-        Slot::EventVersion => version(event),
-        Slot::EventTime => notification::time(event),
-        Slot::Tenant => Cell::text(envelope.tenant.as_deref()),
-        Slot::User => Cell::text(envelope.user.as_deref()),
-        Slot::Nonce => Cell::int(envelope.nonce),
-        Slot::Transaction => Cell::text(envelope.transaction_id.as_deref()),
-        Slot::Correlation => Cell::text(envelope.correlation_id.as_deref()),
-        Slot::Causation => Cell::text(envelope.causation_id.as_deref()),
+        Slot::Field(field) => event.field(field).map_or(Cell::Null, Cell::from),
         Slot::EventJson => notification::event_json(&event.record),
         _ => Cell::Null,
     }

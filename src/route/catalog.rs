@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
-use crate::config::{Config, RouteAction, TableName};
+use crate::config::{Config, TableName};
+use crate::route::problem::Privilege;
 use crate::sql::column_type::ColumnType;
 use crate::sql::name::quoted;
 
@@ -59,6 +60,18 @@ impl Table {
     /// The column of that name.
     pub fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+impl TableColumn {
+    /// Whether the role has the privilege on the column. `usage` and `delete` are not a column's.
+    pub(super) fn may(&self, privilege: Privilege) -> bool {
+        match privilege {
+            Privilege::Select => self.may_select,
+            Privilege::Insert => self.may_insert,
+            Privilege::Update => self.may_update,
+            Privilege::Usage | Privilege::Delete => true,
+        }
     }
 }
 
@@ -163,14 +176,9 @@ impl Catalog {
 /// The tables that routes name, each once.
 fn tables(config: &Config) -> Vec<TableName> {
     let mut tables: Vec<TableName> = Vec::new();
-    for route in &config.routes {
-        match &route.action {
-            RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } => {
-                if !tables.contains(table) {
-                    tables.push(table.clone());
-                }
-            }
-            RouteAction::Skip | RouteAction::Document { .. } => {}
+    for table in config.routes.iter().filter_map(|route| route.action.table()) {
+        if !tables.contains(table) {
+            tables.push(table.clone());
         }
     }
     tables

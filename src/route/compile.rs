@@ -4,11 +4,9 @@
 //! end in another. It is [`CompiledAction::Unusable`], and topics that it may be meant for are not
 //! read.
 
-use crate::config::{
-    Config, DEFAULT_ROUTE, DocumentState, FieldSources, Format, RouteAction, RouteConfig,
-    TableName, Tombstone,
-};
+use crate::config::{ColumnSources, Config, DEFAULT_ROUTE, DocumentRoute, TableName};
 use crate::route::catalog::{Catalog, Table, TableColumn};
+use crate::route::kind::{Access, Document};
 use crate::route::problem::{Privilege, RouteCause, RouteProblem, RouteProblems};
 use crate::route::{Column, CompiledAction, CompiledRoute, Plan, Target};
 use pgsluice_core::event::RouteId;
@@ -31,14 +29,16 @@ impl Plan {
             let mut compiling = Compiling {
                 position,
                 name: &route.name,
-                table: table_name(&route.action),
+                table: route.action.table().map(ToString::to_string).unwrap_or_default(),
                 catalog,
                 problems: &mut problems,
             };
-            let action = compiling.action(route, config.decode.tombstone);
-            routes.push((&*route.name, action.unwrap_or(CompiledAction::Unusable)));
+            let tombstone = config.decode.tombstone;
+            let action = CompiledAction::compile(route, tombstone, &mut compiling);
+            routes.push((&*route.name, action));
         }
-        routes.push((DEFAULT_ROUTE, default_action(config.decode.format)));
+        let default = Document::from(DocumentRoute::default_of(config.decode.format));
+        routes.push((DEFAULT_ROUTE, CompiledAction::Document(default)));
         let routes = routes.into_iter().enumerate().filter_map(|(position, (name, action))| {
             let Ok(id) = u16::try_from(position) else {
                 let cause = RouteCause::TooManyRoutes;
@@ -53,35 +53,8 @@ impl Plan {
     }
 }
 
-fn default_action(format: Format) -> CompiledAction {
-    match format {
-        Format::Plain => CompiledAction::Document { merge: false },
-        Format::Envelope => CompiledAction::Document { merge: true },
-    }
-}
-
-fn table_name(action: &RouteAction) -> String {
-    match action {
-        RouteAction::Upsert { table, .. } | RouteAction::Delete { table, .. } => table.to_string(),
-        RouteAction::Skip | RouteAction::Document { .. } => String::new(),
-    }
-}
-
-/// What a route does to a column beside finding rows by it.
-#[derive(Clone, Copy)]
-enum Use {
-    /// Inserts it.
-    Insert,
-    /// Inserts or updates it.
-    Upsert,
-    /// Updates it.
-    Update,
-    /// Only reads it.
-    Read,
-}
-
 /// Compiles one route.
-struct Compiling<'a> {
+pub(super) struct Compiling<'a> {
     position: usize,
     /// The route's name.
     name: &'a str,
@@ -92,36 +65,28 @@ struct Compiling<'a> {
 }
 
 impl<'a> Compiling<'a> {
-    /// `None` when there are problems.
-    fn action(&mut self, route: &RouteConfig, tombstone: Tombstone) -> Option<CompiledAction> {
-        match &route.action {
-            RouteAction::Skip => Some(CompiledAction::Skip),
-            RouteAction::Document { state, .. } => {
-                Some(CompiledAction::Document { merge: *state == DocumentState::Merge })
-            }
-            RouteAction::Upsert { table, key, columns } => {
-                let table = self.find(table)?;
-                let key = self.key(table, key, Use::Insert);
-                let columns = match columns {
-                    Some(columns) => self.columns(table, &names(columns), Use::Upsert),
-                    None => self.columns(table, &writable(table, &names_of(&key)), Use::Upsert),
-                };
-                // Tombstones may end here, see rule.rs; a condition on the type keeps them off.
-                if tombstone == Tombstone::Delete && route.event_type.is_empty() {
-                    self.check_delete(table);
-                }
-                self.target(table, key?, columns?).map(CompiledAction::Upsert)
-            }
-            RouteAction::Delete { table, key, soft } => {
-                let table = self.find(table)?;
-                let key = self.key(table, key, Use::Read);
-                let columns = self.columns(table, &names(soft), Use::Update);
-                if soft.is_empty() {
-                    self.check_delete(table);
-                }
-                self.target(table, key?, columns?).map(CompiledAction::Delete)
-            }
+    /// The table as the route writes it; `columns` are `None` for every one that can be written
+    /// beside the key. `None` when there are problems.
+    pub(super) fn target(
+        &mut self,
+        access: &Access<'_>,
+        key: &ColumnSources,
+        columns: Option<&ColumnSources>,
+    ) -> Option<Target> {
+        let table = self.find(access.table)?;
+        let key = self.key(table, key, access.key);
+        let columns = match columns {
+            Some(columns) => self.columns(table, columns, access.columns),
+            None => self.members(table, key.as_deref().unwrap_or_default(), access.columns),
+        };
+        if access.deletes && !table.may_delete {
+            self.problem(None, RouteCause::Denied(Privilege::Delete));
         }
+        let (schema, table) = (table.schema.clone(), table.name.clone());
+        let target = Target { schema, table, key: key?, columns: columns? };
+        // Problems that belong to no column refuse the route as well.
+        let sound = self.problems.iter().all(|problem| problem.route != self.position);
+        sound.then_some(target)
     }
 
     fn problem(&mut self, column: Option<&str>, cause: RouteCause) {
@@ -153,29 +118,17 @@ impl<'a> Compiling<'a> {
         Some(table)
     }
 
-    fn target(&mut self, table: &Table, key: Vec<Column>, columns: Vec<Column>) -> Option<Target> {
-        // Problems that belong to no column refuse the route as well.
-        let sound = self.problems.iter().all(|problem| problem.route != self.position);
-        sound.then(|| Target {
-            schema: table.schema.clone(),
-            table: table.name.clone(),
-            key,
-            columns,
-        })
-    }
-
     fn key(
         &mut self,
         table: &Table,
-        key: &[(String, FieldSources)],
-        usage: Use,
+        key: &ColumnSources,
+        privileges: &[Privilege],
     ) -> Option<Vec<Column>> {
-        let names = names(key);
-        let columns = self.columns(table, &names, usage)?;
-        let mut sorted = names.clone();
+        let columns = self.columns(table, key, privileges)?;
+        let mut sorted: Vec<&str> = key.iter().map(|(name, _)| name.as_str()).collect();
         sorted.sort_unstable();
         if !table.unique.iter().any(|index| *index == sorted) {
-            let names = names.into_iter().map(str::to_owned).collect();
+            let names = key.iter().map(|(name, _)| name.clone()).collect();
             self.problem(None, RouteCause::NoUniqueIndex(names));
         }
         for name in sorted {
@@ -187,66 +140,58 @@ impl<'a> Compiling<'a> {
     }
 
     /// All columns or, when one of them cannot be used, none.
-    fn columns(&mut self, table: &Table, names: &[&str], usage: Use) -> Option<Vec<Column>> {
-        let columns: Vec<Option<Column>> =
-            names.iter().map(|name| self.column(table, name, usage)).collect();
-        columns.into_iter().collect()
+    fn columns(
+        &mut self,
+        table: &Table,
+        columns: &ColumnSources,
+        privileges: &[Privilege],
+    ) -> Option<Vec<Column>> {
+        let found: Vec<Option<Column>> = columns
+            .iter()
+            .map(|(name, sources)| {
+                Some(self.column(table, name, privileges)?.from_sources(sources))
+            })
+            .collect();
+        found.into_iter().collect()
     }
 
-    fn column(&mut self, table: &Table, name: &str, usage: Use) -> Option<Column> {
+    /// For `columns = "auto"`: what can be written beside the key.
+    fn members(
+        &mut self,
+        table: &Table,
+        key: &[Column],
+        privileges: &[Privilege],
+    ) -> Option<Vec<Column>> {
+        let beside = |column: &&TableColumn| {
+            !column.generated && !key.iter().any(|key| key.name == column.name)
+        };
+        let found: Vec<Option<Column>> = table
+            .columns
+            .iter()
+            .filter(beside)
+            .map(|column| Some(self.column(table, &column.name, privileges)?.from_member()))
+            .collect();
+        found.into_iter().collect()
+    }
+
+    fn column(&mut self, table: &Table, name: &str, privileges: &[Privilege]) -> Option<Column> {
         let Some(column) = table.column(name) else {
             self.problem(Some(name), RouteCause::ColumnMissing);
             return None;
         };
-        if column.generated && !matches!(usage, Use::Read) {
+        if column.generated && !privileges.is_empty() {
             self.problem(Some(name), RouteCause::ColumnGenerated);
             return None;
         }
-        for privilege in lacking(column, usage) {
-            self.problem(Some(name), RouteCause::Denied(privilege));
+        for privilege in privileges.iter().filter(|privilege| !column.may(**privilege)) {
+            self.problem(Some(name), RouteCause::Denied(*privilege));
         }
         let Some(ty) = &column.ty else {
             self.problem(Some(name), RouteCause::TypeUnsupported(column.type_name.clone()));
             return None;
         };
-        Some(Column { name: column.name.clone(), ty: ty.clone() })
+        Some(Column::new(&column.name, ty.clone()))
     }
-
-    fn check_delete(&mut self, table: &Table) {
-        if !table.may_delete {
-            self.problem(None, RouteCause::Denied(Privilege::Delete));
-        }
-    }
-}
-
-fn lacking(column: &TableColumn, usage: Use) -> impl Iterator<Item = Privilege> {
-    let (insert, update) = match usage {
-        Use::Insert => (true, false),
-        Use::Upsert => (true, true),
-        Use::Update => (false, true),
-        Use::Read => (false, false),
-    };
-    let inserts = (insert && !column.may_insert).then_some(Privilege::Insert);
-    let updates = (update && !column.may_update).then_some(Privilege::Update);
-    inserts.into_iter().chain(updates)
-}
-
-fn names(pairs: &[(String, FieldSources)]) -> Vec<&str> {
-    pairs.iter().map(|(name, _)| name.as_str()).collect()
-}
-
-fn names_of(columns: &Option<Vec<Column>>) -> Vec<&str> {
-    columns.iter().flatten().map(|column| column.name.as_str()).collect()
-}
-
-/// For `columns = "auto"`: what can be written beside the key.
-fn writable<'t>(table: &'t Table, key: &[&str]) -> Vec<&'t str> {
-    table
-        .columns
-        .iter()
-        .filter(|column| !column.generated && !key.contains(&column.name.as_str()))
-        .map(|column| column.name.as_str())
-        .collect()
 }
 
 #[cfg(test)]
@@ -322,12 +267,12 @@ mod tests {
     #[test]
     fn the_default_document_route_stands_last() {
         let plan = Plan::compile(&config(""), &Catalog::default()).unwrap();
-        assert!(matches!(plan.routes[0].action, CompiledAction::Document { merge: false }));
+        assert!(matches!(plan.routes[0].action, CompiledAction::Document(Document::Replace)));
         let routes = format!("{UPSERT}\n{DELETE}\n[decode]\nformat = \"envelope\"");
         let plan = compile(&routes, |_| {}).unwrap();
         assert!(matches!(plan.routes[0].action, CompiledAction::Upsert(_)));
         assert!(matches!(plan.routes[1].action, CompiledAction::Delete(_)));
-        assert!(matches!(plan.routes[2].action, CompiledAction::Document { merge: true }));
+        assert!(matches!(plan.routes[2].action, CompiledAction::Document(Document::Merge)));
         assert!(plan.routes.iter().enumerate().all(|(at, r)| usize::from(r.id.0) == at));
     }
 
@@ -363,7 +308,7 @@ mod tests {
     fn automatic_columns_leave_out_the_key_and_what_the_database_computes() {
         let auto = UPSERT.replace("{ name = \"payload:/name\" }", "\"auto\"");
         let plan = compile(&auto, |table| table.columns.truncate(3)).unwrap();
-        let CompiledAction::Upsert(target) = &plan.routes[0].action else { panic!() };
+        let target = plan.routes[0].action.target().unwrap();
         let names: Vec<&str> = target.columns.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["name"]);
         let unsupported = RouteCause::TypeUnsupported("some_type".into());

@@ -16,12 +16,12 @@
 //! Rule 3 stands before rule 4 so that heartbeats need not look like events; it holds only when
 //! every earlier route is certain not to match, so broken events of another route are not lost.
 
-use crate::config::{Config, Format, OnUnmatched, Tombstone};
+use crate::config::{Config, OnUnmatched, Tombstone};
 use crate::decode::{Draft, Reader};
 use crate::route::{Choice, Plan, Rule, Rules, Subject};
+use pgsluice_core::decode::{Decode, Decoded};
 use pgsluice_core::event::{Content, Envelope, Event, Poison, RouteId};
 use pgsluice_core::record::Record;
-use pgsluice_core::source::Decode;
 use pgsluice_core::verdict::Reason;
 
 /// Decodes records by one configuration and one plan. Immutable, so threads may share it.
@@ -29,7 +29,6 @@ use pgsluice_core::verdict::Reason;
 pub struct Decoder {
     reader: Reader,
     rules: Rules,
-    format: Format,
     tombstone: Tombstone,
     on_unmatched: OnUnmatched,
 }
@@ -41,7 +40,6 @@ impl Decoder {
         Self {
             reader: Reader::new(&config.decode, max_bytes),
             rules: Rules::new(plan, config),
-            format: config.decode.format,
             tombstone: config.decode.tombstone,
             on_unmatched: config.on_unmatched,
         }
@@ -58,7 +56,7 @@ impl Decoder {
     /// none matches. For those who explain a record: [`Self::decode`] asks by itself.
     pub fn route_of(&self, record: &Record) -> Option<RouteId> {
         let draft = self.reader.read(record);
-        if self.ended(&draft, record).is_some() {
+        if self.ended(&draft).is_some() {
             return None;
         }
         match self.choose(&draft, record) {
@@ -74,7 +72,7 @@ impl Decoder {
     }
 
     fn content(&self, draft: &Draft<'_>, record: &Record) -> Content {
-        if let Some(content) = self.ended(draft, record) {
+        if let Some(content) = self.ended(draft) {
             return content;
         }
         match (self.choose(draft, record), &draft.problem) {
@@ -94,16 +92,14 @@ impl Decoder {
     }
 
     /// What a tombstone is that no route is asked about.
-    fn ended(&self, draft: &Draft<'_>, record: &Record) -> Option<Content> {
+    fn ended(&self, draft: &Draft<'_>) -> Option<Content> {
         if !draft.tombstone {
             return None;
         }
         match self.tombstone {
             Tombstone::Skip => Some(Content::Skip(Reason::Tombstone)),
             Tombstone::DeadLetter => Some(poison(Reason::TombstoneRefused)),
-            Tombstone::Delete if self.format == Format::Plain && record.key.is_none() => {
-                Some(Content::Skip(Reason::Tombstone))
-            }
+            Tombstone::Delete if !draft.deletes => Some(Content::Skip(Reason::Tombstone)),
             Tombstone::Delete => None,
         }
     }
@@ -118,9 +114,10 @@ impl Decoder {
     }
 }
 
+/// All that the formats of today need is in the record: nothing is ever missing.
 impl Decode for Decoder {
-    fn decode(&self, record: Record) -> Event {
-        Self::decode(self, record)
+    fn decode(&self, record: Record) -> Decoded {
+        Decoded::Ready(Self::decode(self, record))
     }
 }
 
@@ -140,3 +137,5 @@ fn poison(reason: Reason) -> Content {
 mod fixtures;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod weight;

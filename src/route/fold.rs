@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 
 use crate::route::Target;
 use crate::route::fragment::RowShape;
-use pgsluice_core::event::{LedgerEffect, RowAction, RowWrite, Value, Write};
+use pgsluice_core::event::{Json, LedgerEffect, RowAction, RowWrite, Value, Write};
 
 /// The write of a whole group; borrows from its events.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +89,7 @@ fn single<'a>(target: Option<&Target>, write: &'a Write) -> Result<Folded<'a>, U
         }
         _ => return Err(Unfoldable),
     };
-    Ok(Folded { ledger: write.ledger.map(|state| Cow::Borrowed(&*state.0)), row })
+    Ok(Folded { ledger: write.ledger.map(Json::text), row })
 }
 
 /// Whether the row has a value for each key column, and a place for each other one that is set.
@@ -164,18 +164,18 @@ mod tests {
     use super::*;
     use crate::route::Column;
     use crate::sql::column_type::ColumnType;
-    use pgsluice_core::event::{Json, RouteId};
+    use pgsluice_core::event::RouteId;
 
     fn write(ledger: LedgerEffect, rows: Vec<RowWrite>) -> Write {
         Write { route: RouteId(0), ledger, rows }
     }
 
     fn merge(text: &str) -> Write {
-        write(LedgerEffect::Merge(Json(text.into())), Vec::new())
+        write(LedgerEffect::Merge(Json::Value(text.into())), Vec::new())
     }
 
     fn replace(text: &str) -> Write {
-        write(LedgerEffect::Set(Json(text.into())), Vec::new())
+        write(LedgerEffect::Set(Json::Value(text.into())), Vec::new())
     }
 
     fn erase() -> Write {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn target(columns: usize) -> Target {
-        let column = |name: String| Column { name, ty: ColumnType::Int8 };
+        let column = |name: String| Column::new(&name, ColumnType::Int8);
         Target {
             schema: "public".into(),
             table: "customer".into(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::sql::column_type::ColumnType;
+use crate::route::kind::CompiledAction;
 use pgsluice_core::event::RouteId;
 
 /// All routes, in the order of the configuration; the last one is the default document route.
@@ -43,56 +43,4 @@ pub struct CompiledRoute {
     pub name: Arc<str>,
     /// What it does.
     pub action: CompiledAction,
-}
-
-/// What a route does.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CompiledAction {
-    /// Nothing: SKIPPED.
-    Skip,
-    /// It does not fit its table. No event may take it: topics that it may be meant for are not
-    /// read until it fits.
-    Unusable,
-    /// Writes the ledger row's `state`, or deletes it.
-    Document {
-        /// `true`: merged into the stored state (top-level members, as jsonb `||`); `false`:
-        /// replaces it.
-        merge: bool,
-    },
-    /// Writes a row of a user's table, or deletes it by its key for a tombstone.
-    Upsert(Target),
-    /// Deletes a row of a user's table, or sets columns of it when `target.columns` is not empty.
-    Delete(Target),
-}
-
-impl CompiledAction {
-    /// The user's table that it writes.
-    pub fn target(&self) -> Option<&Target> {
-        match self {
-            Self::Upsert(target) | Self::Delete(target) => Some(target),
-            Self::Skip | Self::Unusable | Self::Document { .. } => None,
-        }
-    }
-}
-
-/// A user's table, with the columns a route writes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Target {
-    /// Schema, as in the catalog (unquoted).
-    pub schema: String,
-    /// Table name, as in the catalog (unquoted).
-    pub table: String,
-    /// Key columns; a unique index on exactly these exists.
-    pub key: Vec<Column>,
-    /// Columns written beside the key.
-    pub columns: Vec<Column>,
-}
-
-/// A column of a target.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Column {
-    /// Name, as in the catalog (unquoted).
-    pub name: String,
-    /// Type.
-    pub ty: ColumnType,
 }

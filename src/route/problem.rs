@@ -66,6 +66,10 @@ pub enum Privilege {
 }
 
 impl Privilege {
+    /// All of them, in the order in which a grant names them.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Usage, Self::Select, Self::Insert, Self::Update, Self::Delete];
+
     /// The word in `grant`.
     pub fn as_str(self) -> &'static str {
         match self {

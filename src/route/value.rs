@@ -28,7 +28,9 @@ use std::borrow::Cow;
 
 use crate::decode::{self, Decimal, Document, Found, integer, json_text, micros, quoted, storable};
 use crate::sql::column_type::ColumnType;
-use pgsluice_core::event::{Json, Value};
+use pgsluice_core::event::Value;
+use pgsluice_core::record::Raw;
+use pgsluice_core::text::Text;
 
 /// How deep JSON from a key may be nested; what comes from the value was checked with it.
 const MAX_DEPTH: usize = 128;
@@ -39,18 +41,19 @@ const NUMERIC_WHOLE: i64 = 131_072;
 /// Digits after the dot that `numeric` can hold.
 const NUMERIC_FRACTION: i64 = 16_383;
 
-/// The value for a column of this type; `None` when it does not fit.
-pub(crate) fn fit(found: Found<'_>, ty: &ColumnType) -> Option<Value> {
+/// The value for a column of this type; `None` when it does not fit. It was found in the record
+/// `raw`, or made from it.
+pub(crate) fn fit(found: Found<'_>, ty: &ColumnType, raw: &Raw) -> Option<Value> {
     if let Found::Null = found {
         return Some(Value::Null);
     }
     match (ty, found) {
-        (ColumnType::Json | ColumnType::Jsonb, found) => json(found).map(Value::Json),
-        (ColumnType::Bytea, Found::Raw(bytes, _)) => Some(Value::Bytes(bytes.into())),
+        (ColumnType::Json | ColumnType::Jsonb, found) => json(found, raw).map(Value::Json),
+        (ColumnType::Bytea, Found::Raw(bytes, _)) => Some(Value::Bytes(raw.slice(bytes))),
         (ColumnType::Timestamp | ColumnType::Timestamptz, Found::Instant(time)) => {
             Some(Value::Timestamp(micros(time)))
         }
-        (_, found) => read(text(found)?, ty),
+        (_, found) => read(text(found)?, ty, raw),
     }
 }
 
@@ -67,7 +70,7 @@ fn text(found: Found<'_>) -> Option<Cow<'_, str>> {
     }
 }
 
-fn read(text: Cow<'_, str>, ty: &ColumnType) -> Option<Value> {
+fn read(text: Cow<'_, str>, ty: &ColumnType, raw: &Raw) -> Option<Value> {
     match ty {
         ColumnType::Bool => match &*text {
             "true" => Some(Value::Bool(true)),
@@ -79,15 +82,15 @@ fn read(text: Cow<'_, str>, ty: &ColumnType) -> Option<Value> {
         ColumnType::Int8 => within(&text, i64::MIN, i64::MAX),
         ColumnType::Float4 => float(&text, |text| text.parse::<f32>().ok().map(f64::from)),
         ColumnType::Float8 => float(&text, |text| text.parse().ok()),
-        ColumnType::Numeric => numeric(&text).then(|| Value::Text(text.into())),
+        ColumnType::Numeric => numeric(&text).then(|| Value::Text(raw.text(text))),
         ColumnType::Text { max_chars } | ColumnType::Char { max_chars } => {
             let fits = max_chars.is_none_or(|max| has_at_most(&text, max));
-            fits.then(|| Value::Text(text.into()))
+            fits.then(|| Value::Text(raw.text(text)))
         }
-        ColumnType::Citext { .. } => Some(Value::Text(text.into())),
+        ColumnType::Citext { .. } => Some(Value::Text(raw.text(text))),
         ColumnType::Enum { labels, .. } => {
             let known = labels.iter().any(|label| **label == *text);
-            known.then(|| Value::Text(text.into()))
+            known.then(|| Value::Text(raw.text(text)))
         }
         ColumnType::Uuid => uuid(&text).map(Value::Uuid),
         ColumnType::Timestamptz => decode::instant_micros(&text).map(Value::Timestamp),
@@ -108,20 +111,19 @@ fn read(text: Cow<'_, str>, ty: &ColumnType) -> Option<Value> {
 }
 
 /// Any JSON as it is; text becomes a JSON string.
-fn json(found: Found<'_>) -> Option<Json> {
-    let text: Box<str> = match found {
+fn json(found: Found<'_>, raw: &Raw) -> Option<Text> {
+    Some(match found {
         Found::Null => return None,
-        Found::Json(json) => json.into(),
+        Found::Json(json) => raw.text(json),
         Found::Raw(bytes, _) => {
             let reading = Document::read(bytes, MAX_DEPTH);
             let document = reading.document.filter(|_| reading.problem.is_none())?;
-            document.text.into()
+            raw.text(Cow::Borrowed(document.text))
         }
         Found::Int(number) => number.to_string().into(),
         Found::Text(text) => quoted(&text).into(),
         Found::Instant(time) => quoted(&time.to_string()).into(),
-    };
-    Some(Json(text))
+    })
 }
 
 fn within(text: &str, min: i64, max: i64) -> Option<Value> {
@@ -176,6 +178,10 @@ mod tests {
 
     use super::*;
     use pgsluice_core::verdict::Reason;
+
+    fn fit(found: Found<'_>, ty: &ColumnType) -> Option<Value> {
+        super::fit(found, ty, &Raw::default())
+    }
 
     fn enum_type() -> ColumnType {
         ColumnType::Enum { sql: "\"public\".\"mood\"".into(), labels: vec!["ok".into()] }
@@ -360,7 +366,7 @@ mod tests {
     #[test]
     fn json_takes_anything_and_quotes_text() {
         let as_json = |found| match fit(found, &ColumnType::Jsonb) {
-            Some(Value::Json(json)) => Some(json.0.into_string()),
+            Some(Value::Json(json)) => Some(json.as_str().to_owned()),
             _ => None,
         };
         assert_eq!(as_json(Found::json("1.0e5")).as_deref(), Some("1.0e5"));
@@ -374,7 +380,7 @@ mod tests {
     #[test]
     fn bytea_takes_only_the_raw_key_or_value() {
         let raw = Found::Raw(b"\xff\0", Reason::KeyEncoding);
-        assert_eq!(fit(raw, &ColumnType::Bytea), Some(Value::Bytes(Box::new([0xff, 0]))));
+        assert_eq!(fit(raw, &ColumnType::Bytea), Some(Value::Bytes((&[0xff, 0][..]).into())));
         assert_eq!(of_json("\"AAEC\"", &ColumnType::Bytea), None);
     }
 

@@ -4,6 +4,7 @@
 //! the actions that the coordinator answers with. It owns the session, but no decision.
 
 mod chores;
+mod fetching;
 mod measure;
 mod perform;
 mod sessions;
@@ -30,8 +31,10 @@ use crate::postgres::Session;
 use crate::relay::Desk;
 use crate::store::letter::publication::OwnedStream;
 use crate::telemetry::{Publishing, Telemetry};
+use pgsluice_core::decode::Missing;
 use pgsluice_core::record::{SessionId, TopicPartition};
 
+use self::fetching::{Fetching, Unobtainable};
 use self::perform::{Live, Outcome, Surroundings};
 use pgsluice_core::input::{Action, Input, Lane};
 use pgsluice_core::source::{Command, PollEvent, Source};
@@ -80,6 +83,8 @@ struct Pipeline {
     letters_written: Arc<Notify>,
     owned: BTreeMap<TopicPartition, OwnedStream>,
     work: Work,
+    /// What decoding misses and is being fetched.
+    fetching: Fetching,
     /// When to look at what takes more than a moment to measure.
     measure_due: Instant,
     live: Option<Live>,
@@ -165,6 +170,7 @@ impl Pipeline {
             PollEvent::Positioned { partition, generation, next } => {
                 self.feed(Input::Positioned { partition, generation, next });
             }
+            PollEvent::Missing { missing, .. } => self.fetch(missing),
             PollEvent::LogChanged { partition, generation } => {
                 self.feed(Input::LogChanged { partition, generation });
             }
@@ -186,11 +192,26 @@ impl Pipeline {
         }
     }
 
+    /// The partition is held by the consumer thread, for the coordinator it is one without records.
+    fn fetch(&mut self, missing: Missing) {
+        match self.fetching.begin(missing) {
+            Ok(Some(fetched)) => {
+                self.work.push(Box::pin(fetched.map(move |()| Outcome::Learned(missing))));
+            }
+            Ok(None) => {}
+            Err(Unobtainable) => self.end_of("decoder"),
+        }
+    }
+
     fn on_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Input(input) => {
                 self.note(&input);
                 self.feed(input);
+            }
+            Outcome::Learned(missing) => {
+                self.fetching.ended(missing);
+                self.source.send(Command::Learned(missing));
             }
             Outcome::Opened(opened) => self.on_opened(opened),
             Outcome::NotOpened(id, failure) => self.on_not_opened(id, failure),

@@ -13,6 +13,7 @@ use crate::route::{Catalog, Plan, RouteProblems};
 use crate::store::migrate::{self, MigrateError};
 use crate::store::sink::{self, SinkError};
 use crate::telemetry::{SlowWork, Telemetry, WorkMetrics};
+use pgsluice_core::decode::Missing;
 use pgsluice_core::event::{Content, Event};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::group::{Group, GroupReply};
@@ -34,6 +35,8 @@ const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Outcome {
     /// Something the coordinator wants to know.
     Input(Input),
+    /// Decoding knows what it missed.
+    Learned(Missing),
     /// A session is ready to be used.
     Opened(Opened),
     /// A session could not be opened.

@@ -17,6 +17,7 @@ use crate::relay::{Desk, Publisher};
 use crate::telemetry::Telemetry;
 
 use super::chores::{self, Counting, Lag};
+use super::fetching::{Fetching, Nothing};
 use super::perform::{Outcome, Surroundings};
 use super::sessions::Unusable;
 use super::{Pipeline, Work};
@@ -90,6 +91,7 @@ impl Pipeline {
             letters_written: Arc::new(Notify::new()),
             owned: BTreeMap::new(),
             work: Work::new(),
+            fetching: Fetching::new(Nothing),
             measure_due: clock,
             live: None,
             plan_doubted: false,

@@ -6,13 +6,14 @@ use std::sync::Mutex;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::fetching::{Fetch, Fetched};
 use super::*;
 use pgsluice_core::event::{Content, Envelope, Event};
 use pgsluice_core::fault::PollFault;
 use pgsluice_core::input::{Claim, MirrorPosition, RevokeTicket, TakeReply};
 use pgsluice_core::position::{KafkaPosition, LogEnd};
 use pgsluice_core::record::{
-    Generation, NextOffset, Offset, OwnerEpoch, Record, StreamId, TimestampType,
+    Generation, NextOffset, Offset, OwnerEpoch, Raw, Record, StreamId, TimestampType,
 };
 use pgsluice_core::verdict::Reason;
 
@@ -48,6 +49,7 @@ impl Source for Double {
                 format!("released {} [{}]", ticket.0, places(commits))
             }
             Command::Decode(_) => "decode".to_owned(),
+            Command::Learned(missing) => format!("learned {missing}"),
             Command::StopPolling => "stop polling".to_owned(),
             Command::Close => "close".to_owned(),
         });
@@ -108,9 +110,7 @@ fn skipped(offset: i64) -> Event {
         generation: Generation(1),
         timestamp: None,
         timestamp_type: TimestampType::NotAvailable,
-        key: None,
-        value: None,
-        headers: Vec::new(),
+        raw: Raw::default(),
     };
     let content = Content::Skip(Reason::SkipRoute);
     Event { record, envelope: Envelope::default(), content }
@@ -169,7 +169,7 @@ fn reading() -> (Pipeline, Arc<Double>) {
 async fn what_is_read_is_given_back_mirrored_once_it_is_durable_and_let_go_on_revocation() {
     let (mut pipeline, source) = reading();
     let event = skipped(5);
-    let weight = event.record.weight();
+    let weight = event.weight();
     pipeline.on_poll_event(PollEvent::Polled(vec![event], std::time::Instant::now()));
     assert_eq!(told(&source), [format!("free {weight}")]);
 
@@ -200,6 +200,43 @@ async fn a_log_that_changed_pauses_the_partition_which_is_still_ours() {
     assert_eq!(told(&source), ["pause t/0"]);
     assert_eq!(pipeline.desk.borrow().streams, [OWNED]);
     assert!(!pipeline.plan_doubted);
+}
+
+/// Fetches at once.
+struct AtOnce;
+
+impl Fetch for AtOnce {
+    fn fetch(&self, _: Missing) -> Option<Fetched> {
+        Some(Box::pin(std::future::ready(())))
+    }
+}
+
+/// A partition is held for a schema.
+fn missing(number: i32) -> PollEvent {
+    let partition = TopicPartition { partition: number, ..partition() };
+    let missing = Missing { kind: "schema", id: 7 };
+    PollEvent::Missing { partition, generation: Generation(1), missing }
+}
+
+#[tokio::test]
+async fn what_decoding_misses_is_fetched_once_for_all_who_wait_and_they_are_told() {
+    let (mut pipeline, source) = pipeline();
+    pipeline.fetching = Fetching::new(AtOnce);
+    for _ in 0..2 {
+        pipeline.on_poll_event(missing(0));
+        pipeline.on_poll_event(missing(1));
+        pipeline.burst();
+        assert_eq!(told(&source), ["learned schema 7"]);
+    }
+    assert_eq!(pipeline.exit, None);
+}
+
+#[tokio::test]
+async fn a_decoder_that_misses_what_nobody_fetches_ends_the_process_as_a_bug() {
+    let (mut pipeline, source) = pipeline();
+    pipeline.on_poll_event(missing(0));
+    assert_eq!(pipeline.exit, Some(ExitReason::Bug));
+    assert_eq!(told(&source), [""; 0]);
 }
 
 #[tokio::test]

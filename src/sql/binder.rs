@@ -14,6 +14,7 @@ use tokio_postgres::types::Type;
 
 use crate::sql::column_type::ColumnType;
 use crate::sql::name::quoted;
+use pgsluice_core::envelope::{EnvelopeField, FieldKind};
 
 /// How much one statement writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,26 +62,8 @@ pub enum Slot {
     EventGroup,
     /// An event's offset.
     EventOffset,
-    /// An event's id.
-    EventId,
-    /// An event's type.
-    EventType,
-    /// An event's version.
-    EventVersion,
-    /// An event's time.
-    EventTime,
-    /// An event's tenant.
-    Tenant,
-    /// An event's user.
-    User,
-    /// An event's nonce.
-    Nonce,
-    /// An event's transaction id.
-    Transaction,
-    /// An event's correlation id.
-    Correlation,
-    /// An event's causation id.
-    Causation,
+    /// A field of an event's envelope.
+    Field(EnvelopeField),
     /// The event as JSON.
     EventJson,
 }
@@ -89,9 +72,9 @@ impl Slot {
     /// The slot that carries the same value when there is one event only.
     fn in_single_event(self) -> Self {
         match self {
-            Self::FirstVersion | Self::EventVersion => Self::Version,
+            Self::FirstVersion | Self::Field(EnvelopeField::Version) => Self::Version,
             Self::FirstOffset | Self::EventOffset => Self::LastOffset,
-            Self::EventId => Self::LastEventId,
+            Self::Field(EnvelopeField::EventId) => Self::LastEventId,
             other => other,
         }
     }
@@ -104,9 +87,9 @@ impl Slot {
             Self::Sink => "sink",
             Self::AggregateType => "aggregate_type",
             Self::AggregateId => "aggregate_id",
-            Self::Version | Self::EventVersion => "version",
+            Self::Version => "version",
             Self::FirstVersion => "first_version",
-            Self::LastEventId | Self::EventId => "event_id",
+            Self::LastEventId => "event_id",
             Self::Stream => "stream",
             Self::FirstOffset => "first_offset",
             Self::LastOffset => "last_offset",
@@ -115,14 +98,7 @@ impl Slot {
             Self::SeenOffset => "seen_offset",
             Self::EventGroup => "n",
             Self::EventOffset => "record_offset",
-            Self::EventType => "event_type",
-            Self::EventTime => "event_ts",
-            Self::Tenant => "tenant",
-            Self::User => "user_id",
-            Self::Nonce => "nonce",
-            Self::Transaction => "transaction_id",
-            Self::Correlation => "correlation_id",
-            Self::Causation => "causation_id",
+            Self::Field(field) => field.spec().column,
             Self::EventJson => "event_json",
         };
         name.to_owned()
@@ -188,6 +164,15 @@ impl Bind {
             Self::Date => Type::DATE_ARRAY,
             Self::Time => Type::TIME_ARRAY,
             Self::Uuid => Type::UUID_ARRAY,
+        }
+    }
+
+    /// How the values of a field of the envelope are bound.
+    pub fn of_field(kind: FieldKind) -> Self {
+        match kind {
+            FieldKind::Text | FieldKind::Identity => Self::Text,
+            FieldKind::WholeNumber | FieldKind::Version => Self::Int8,
+            FieldKind::Time => Self::Timestamptz,
         }
     }
 

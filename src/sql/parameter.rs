@@ -14,6 +14,7 @@ use bytes::{BufMut, BytesMut};
 use postgres_protocol::types::{ArrayDimension, array_to_sql};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 
+use pgsluice_core::envelope::FieldValue;
 use pgsluice_core::event::Value;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where Postgres counts from.
@@ -134,13 +135,23 @@ impl<'a> From<&'a Value> for Cell<'a> {
             Value::Bool(value) => Self::Bool(*value),
             Value::Int(value) => Self::Int(*value),
             Value::Float(value) => Self::Float(*value),
-            Value::Text(text) => Self::Text(Cow::Borrowed(text)),
-            Value::Json(json) => Self::Json(Cow::Borrowed(&json.0)),
-            Value::Bytes(bytes) => Self::Bytes(bytes),
+            Value::Text(text) => Self::Text(Cow::Borrowed(text.as_str())),
+            Value::Json(text) => Self::Json(Cow::Borrowed(text.as_str())),
+            Value::Bytes(bytes) => Self::Bytes(bytes.as_bytes()),
             Value::Timestamp(micros) => Self::Timestamp(*micros),
             Value::Date(days) => Self::Date(*days),
             Value::Time(micros) => Self::Time(*micros),
             Value::Uuid(bytes) => Self::Uuid(*bytes),
+        }
+    }
+}
+
+impl<'a> From<FieldValue<'a>> for Cell<'a> {
+    fn from(value: FieldValue<'a>) -> Self {
+        match value {
+            FieldValue::Text(text) => Self::Text(text),
+            FieldValue::Number(number) => Self::Int(number),
+            FieldValue::Time(time) => Self::Timestamp(time.as_microsecond()),
         }
     }
 }

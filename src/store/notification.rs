@@ -9,6 +9,7 @@ use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::{Columns, Query, column};
 use crate::store::ledger::Guard;
+use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldValue};
 use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::record::{Record, StreamId};
@@ -35,23 +36,16 @@ pub fn applied(schema: &Schema, guard: Guard, notify: Notify, b: &mut Binder) ->
     let mut columns = vec![
         ("stream", Of::Group(Slot::Stream, Bind::Int4)),
         (r#""offset""#, Of::Event(Slot::EventOffset, Bind::Int8)),
-        ("event_id", Of::Event(Slot::EventId, Bind::Text)),
-        ("event_type", Of::Event(Slot::EventType, Bind::Text)),
-        ("aggregate_type", Of::Group(Slot::AggregateType, Bind::Text)),
-        ("aggregate_id", Of::Group(Slot::AggregateId, Bind::Text)),
-        ("aggregate_version", Of::Event(Slot::EventVersion, Bind::Int8)),
-        ("event_ts", Of::Event(Slot::EventTime, Bind::Timestamptz)),
     ];
-    if context {
-        columns.extend([
-            ("host_id", Of::Event(Slot::Tenant, Bind::Text)),
-            ("user_id", Of::Event(Slot::User, Bind::Text)),
-            ("nonce", Of::Event(Slot::Nonce, Bind::Int8)),
-            ("transaction_id", Of::Event(Slot::Transaction, Bind::Text)),
-            ("correlation_id", Of::Event(Slot::Correlation, Bind::Text)),
-            ("causation_id", Of::Event(Slot::Causation, Bind::Text)),
-        ]);
-    }
+    let fields = FIELDS.iter().filter(|spec| context || !spec.field.is_context());
+    columns.extend(fields.map(|spec| {
+        let value = match spec.field {
+            EnvelopeField::AggregateType => Of::Group(Slot::AggregateType, Bind::Text),
+            EnvelopeField::AggregateId => Of::Group(Slot::AggregateId, Bind::Text),
+            field => Of::Event(Slot::Field(field), Bind::of_field(spec.kind)),
+        };
+        (spec.column, value)
+    }));
     if json {
         columns.push(("event_json", Of::Event(Slot::EventJson, Bind::Jsonb)));
     }
@@ -135,9 +129,6 @@ pub fn insert<'a>(
 
 fn columns<'a>(notes: &'a [Note<'a>]) -> Columns<'a> {
     let of = |cell: fn(&'a Note<'a>) -> Cell<'a>| column(notes, cell);
-    let text = |get: fn(&'a Event) -> Option<&'a str>| {
-        column(notes, move |note| Cell::shown(get(note.event)))
-    };
     let mut columns = vec![
         ("stream", Bind::Int4, of(|n| Cell::Int(n.stream.0.into()))),
         (r#""offset""#, Bind::Int8, of(|n| Cell::Int(n.event.offset().0))),
@@ -147,37 +138,19 @@ fn columns<'a>(notes: &'a [Note<'a>]) -> Columns<'a> {
         ("error", Bind::Text, of(Note::error)),
         ("event_json", Bind::Jsonb, of(Note::json)),
     ];
-    columns.extend(event_columns(notes, text));
+    columns.extend(FIELDS.iter().map(|spec| {
+        let cells = column(notes, |note| shown(note.event, spec.field));
+        (spec.column, Bind::of_field(spec.kind), cells)
+    }));
     columns
 }
 
-/// What the event says about itself.
-fn event_columns<'a>(
-    notes: &'a [Note<'a>],
-    text: impl Fn(fn(&'a Event) -> Option<&'a str>) -> Vec<Cell<'a>>,
-) -> Columns<'a> {
-    vec![
-        ("event_id", Bind::Text, text(|e| e.envelope.event_id.as_deref())),
-        ("event_type", Bind::Text, text(|e| e.envelope.event_type.as_deref())),
-        (
-            "aggregate_type",
-            Bind::Text,
-            text(|e| e.envelope.aggregate.as_ref().map(|a| &*a.aggregate_type)),
-        ),
-        ("aggregate_id", Bind::Text, text(|e| e.envelope.aggregate.as_ref().map(|a| &*a.id))),
-        (
-            "aggregate_version",
-            Bind::Int8,
-            column(notes, |n| Cell::int(n.event.envelope.version.map(|v| v.0))),
-        ),
-        ("event_ts", Bind::Timestamptz, column(notes, |n| time(n.event))),
-        ("host_id", Bind::Text, text(|e| e.envelope.tenant.as_deref())),
-        ("user_id", Bind::Text, text(|e| e.envelope.user.as_deref())),
-        ("nonce", Bind::Int8, column(notes, |n| Cell::int(n.event.envelope.nonce))),
-        ("transaction_id", Bind::Text, text(|e| e.envelope.transaction_id.as_deref())),
-        ("correlation_id", Bind::Text, text(|e| e.envelope.correlation_id.as_deref())),
-        ("causation_id", Bind::Text, text(|e| e.envelope.causation_id.as_deref())),
-    ]
+/// What the event says about itself in one field, for people: it may be poison and hold anything.
+pub(crate) fn shown(event: &Event, field: EnvelopeField) -> Cell<'_> {
+    match event.field(field) {
+        Some(FieldValue::Text(Cow::Borrowed(text))) => Cell::shown(Some(text)),
+        value => value.map_or(Cell::Null, Cell::from),
+    }
 }
 
 impl<'a> Note<'a> {
@@ -207,15 +180,10 @@ impl<'a> Trouble<'a> {
     }
 }
 
-/// When the event happened.
-pub(crate) fn time(event: &Event) -> Cell<'_> {
-    event.envelope.time.map_or(Cell::Null, |time| Cell::Timestamp(time.as_microsecond()))
-}
-
 /// A record's value where `jsonb` can hold it, NULL otherwise: a notification must never be the
 /// reason why an event fails.
 pub fn event_json(record: &Record) -> Cell<'_> {
-    let Some(bytes) = record.value.as_deref() else { return Cell::Null };
+    let Some(bytes) = record.value() else { return Cell::Null };
     let Ok(text) = std::str::from_utf8(bytes) else { return Cell::Null };
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(value) if fits_jsonb(&value) => Cell::Json(Cow::Borrowed(text)),
@@ -258,9 +226,7 @@ mod tests {
             generation: pgsluice_core::record::Generation(1),
             timestamp: None,
             timestamp_type: pgsluice_core::record::TimestampType::NotAvailable,
-            key: None,
-            value: Some(value.into()),
-            headers: Vec::new(),
+            raw: pgsluice_core::record::Raw::pair(None, Some(value)),
         }
     }
 

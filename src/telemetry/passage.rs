@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use pgsluice_core::event::{Content, Envelope};
     use pgsluice_core::group::{GroupKind, OrderingKey, Origin};
-    use pgsluice_core::record::{Generation, OwnerEpoch, Record, StreamId, TimestampType};
+    use pgsluice_core::record::{Generation, OwnerEpoch, Raw, Record, StreamId, TimestampType};
     use pgsluice_core::verdict::Reason;
 
     fn partition(number: i32) -> TopicPartition {
@@ -207,9 +207,7 @@ mod tests {
             generation: Generation(1),
             timestamp: Some(offset),
             timestamp_type: TimestampType::CreateTime,
-            key: None,
-            value: None,
-            headers: Vec::new(),
+            raw: Raw::default(),
         };
         let content = Content::Skip(Reason::SkipRoute);
         Event { record, envelope: Envelope::default(), content }

@@ -260,7 +260,7 @@ fn credentials_and_an_authority_that_the_brokers_refuse_are_mistakes_and_no_outa
     let (code, findings) = check("wrong", &authority);
     assert_eq!(code, Some(2));
     assert_finding(&findings, "fail", "kafka.brokers", "the credentials were refused");
-    let (code, findings) = check(PASSWORD, &Authority::new().certificate());
+    let (code, findings) = check(PASSWORD, &Authority::create().certificate());
     assert_eq!(code, Some(2));
     assert_finding(&findings, "fail", "kafka.brokers", "no TLS connection");
 }

@@ -70,6 +70,6 @@ fn a_wrong_password_and_an_unknown_authority_are_each_named_in_the_log() {
 
     let wrong_password = daemon(&case, WRONG_PASSWORD, &kafka::secured().1);
     assert_refused(&case, &wrong_password, "uthentication");
-    let wrong_authority = daemon(&case, PASSWORD, &Authority::new().certificate());
+    let wrong_authority = daemon(&case, PASSWORD, &Authority::create().certificate());
     assert_refused(&case, &wrong_authority, "ssl.ca.location");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgsluice::config::BrakeConfig;
+use pgsluice::route::kind::Skip;
 use pgsluice::route::{Column, CompiledAction, CompiledRoute, Target};
 use pgsluice::sql::column_type::ColumnType;
 use pgsluice_core::event::{Content, RouteId};
@@ -11,7 +12,7 @@ use pgsluice_core::record::OwnerEpoch;
 use pgsluice_core::verdict::{Reason, Verdict};
 
 use crate::fixture::{
-    DOCUMENT, Fixture, document, done, failed_with, group, group_of, poison, upsert,
+    DOCUMENT, Fixture, document, done, failed_with, group, group_of, poison, upsert, upserting,
 };
 
 const DEAD_LETTERED: [Verdict; 1] = [Verdict::DeadLettered];
@@ -34,8 +35,8 @@ fn limit(limit: u32) -> BrakeConfig {
 
 /// `item(id, name)`.
 fn item_route() -> CompiledAction {
-    let column = |name: &str, ty| Column { name: name.into(), ty };
-    CompiledAction::Upsert(Target {
+    let column = |name: &str, ty| Column::new(name, ty);
+    upserting(Target {
         schema: "public".into(),
         table: "item".into(),
         key: vec![column("id", ColumnType::Int8)],
@@ -213,8 +214,11 @@ fn a_route_inserted_above_does_not_change_what_letters_brakes_and_acceptances_me
         elsewhere(&fixture, &sink.to_string(), "route[1]", "poison", offset + 10);
     }
     // WHEN another route is written above it
-    let inserted =
-        CompiledRoute { id: RouteId(0), name: "inserted".into(), action: CompiledAction::Skip };
+    let inserted = CompiledRoute {
+        id: RouteId(0),
+        name: "inserted".into(),
+        action: CompiledAction::Skip(Skip),
+    };
     fixture.context.plan.routes.insert(0, inserted);
     fixture.context.plan.routes[1].id = RouteId(1);
 

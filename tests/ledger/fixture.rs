@@ -10,7 +10,8 @@ use pgsluice::lanes::parked_count::ParkedCount;
 use pgsluice::lanes::slow::{read, resolve};
 use pgsluice::lanes::statement::Statements;
 use pgsluice::postgres::{Session, SessionEnd};
-use pgsluice::route::{CompiledAction, CompiledRoute, Plan};
+use pgsluice::route::kind::{Document, Upsert};
+use pgsluice::route::{CompiledAction, CompiledRoute, Plan, Target};
 use pgsluice::sql::name::Schema;
 use pgsluice::store::migrate;
 use pgsluice::store::sink::find_or_create;
@@ -23,7 +24,7 @@ use pgsluice_core::fault::FaultPolicy;
 use pgsluice_core::fault::{Fault, FaultKind, SqlState};
 use pgsluice_core::group::{Failure, Group, GroupKind, GroupReply, OrderingKey, Origin};
 use pgsluice_core::record::{
-    Generation, Offset, OwnerEpoch, Record, SessionId, StreamId, TimestampType, TopicPartition,
+    Generation, Offset, OwnerEpoch, Raw, Record, SessionId, StreamId, TimestampType, TopicPartition,
 };
 use pgsluice_core::verdict::{GapPolicy, Reason, Verdict};
 
@@ -180,7 +181,12 @@ fn configuration(database: &Database) -> Config {
     config::load(None, variables, &Librdkafka).unwrap()
 }
 
-pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document { merge: false };
+/// A route that upserts rows of the target.
+pub(crate) fn upserting(target: Target) -> CompiledAction {
+    CompiledAction::Upsert(Upsert(target))
+}
+
+pub(crate) const DOCUMENT: CompiledAction = CompiledAction::Document(Document::Replace);
 
 /// An event of aggregate `Customer/c-1`, whose id follows from its offset.
 pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Event {
@@ -192,9 +198,7 @@ pub(crate) fn event(offset: i64, version: Option<i64>, content: Content) -> Even
             generation: Generation(1),
             timestamp: Some(1_700_000_000_123),
             timestamp_type: TimestampType::CreateTime,
-            key: Some(b"c-1"[..].into()),
-            value: Some(b"{}"[..].into()),
-            headers: Vec::new(),
+            raw: Raw::pair(Some(b"c-1"), Some(b"{}")),
         },
         envelope: Envelope {
             event_id: Some(format!("e{offset}").into()),
@@ -233,12 +237,12 @@ pub(crate) fn row(
 /// An event whose document says which offset wrote it.
 pub(crate) fn document(offset: i64, version: Option<i64>) -> Event {
     let text = format!(r#"{{"by":{offset}}}"#);
-    writes(offset, version, LedgerEffect::Set(Json(text.into())))
+    writes(offset, version, LedgerEffect::Set(Json::Value(text.into())))
 }
 
 /// An event whose members are merged into the document.
 pub(crate) fn merging(offset: i64, version: Option<i64>, text: &str) -> Event {
-    writes(offset, version, LedgerEffect::Merge(Json(text.into())))
+    writes(offset, version, LedgerEffect::Merge(Json::Value(text.into())))
 }
 
 pub(crate) fn delete(offset: i64, version: Option<i64>) -> Event {

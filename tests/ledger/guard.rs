@@ -142,7 +142,7 @@ fn candidate<'e>(given: &Given<'_>, event: &'e Event, redrive: bool) -> Candidat
     let stream = Case::stream(given.number, Place::Here);
     Candidate {
         id: RecordId { stream, offset: event.offset() },
-        event_id: event.envelope.event_id.as_deref().unwrap(),
+        event_id: event.id(),
         version: event.envelope.version,
         redrive,
     }

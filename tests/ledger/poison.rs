@@ -5,18 +5,18 @@ use pgsluice::sql::column_type::ColumnType;
 use pgsluice_core::event::{AggregateKey, Value};
 use pgsluice_core::fault::Decision;
 use pgsluice_core::group::GroupReply;
-use pgsluice_core::record::{Header, OwnerEpoch};
+use pgsluice_core::record::{OwnerEpoch, Raw};
 use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{
     DOCUMENT, Fixture, Lane, document, done, failed_before, failed_code, failed_with, group,
-    group_of, incompressible, poison, upsert,
+    group_of, incompressible, poison, upsert, upserting,
 };
 
 /// A table whose column `parent` has a deferred foreign key, and `amount` a check.
 fn child_route() -> CompiledAction {
-    let column = |name: &str, ty| Column { name: name.into(), ty };
-    CompiledAction::Upsert(Target {
+    let column = |name: &str, ty| Column::new(name, ty);
+    upserting(Target {
         schema: "public".into(),
         table: "child".into(),
         key: vec![column("id", ColumnType::Int8)],
@@ -217,19 +217,12 @@ fn an_aggregate_id_of_the_greatest_length_is_as_good_as_any_other() {
 #[test]
 fn a_letter_keeps_the_record_byte_for_byte() {
     let fixture = Fixture::new("poison_bytes", vec![DOCUMENT]);
-    let header = |name: &str, value: Option<&[u8]>| Header {
-        name: name.into(),
-        value: value.map(Into::into),
-    };
     let mut nothing = poison(5, None);
-    nothing.record.key = None;
-    nothing.record.value = None;
+    nothing.record.raw = Raw::default();
     nothing.record.timestamp = None;
     let mut empty = poison(6, None);
-    empty.record.key = Some(Box::default());
-    empty.record.value = Some(Box::default());
-    empty.record.headers =
-        vec![header("a", Some(b"\xff\x00")), header("b", None), header("a", Some(b""))];
+    let headers = [("a", Some(&b"\xff\x00"[..])), ("b", None), ("a", Some(b""))];
+    empty.record.raw = Raw::new(Some(b""), Some(b""), headers);
     let verdicts = [Verdict::DeadLettered, Verdict::Parked];
     assert_eq!(fixture.slow(group(1, vec![nothing, empty])), done(&verdicts));
     assert_eq!(

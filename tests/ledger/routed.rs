@@ -9,7 +9,7 @@ use pgsluice::route::{Catalog, Plan, RouteProblems};
 use pgsluice_core::event::{Content, Event};
 use pgsluice_core::fault::Decision;
 use pgsluice_core::group::GroupReply;
-use pgsluice_core::record::{Generation, Offset, Record, TimestampType, TopicPartition};
+use pgsluice_core::record::{Generation, Offset, Raw, Record, TimestampType, TopicPartition};
 use pgsluice_core::verdict::Verdict;
 
 use crate::fixture::{Fixture, failed_before, group};
@@ -70,9 +70,7 @@ impl Routed {
             generation: Generation(1),
             timestamp: Some(1_700_000_000_123),
             timestamp_type: TimestampType::CreateTime,
-            key: Some(key.into()),
-            value: value.map(Into::into),
-            headers: Vec::new(),
+            raw: Raw::pair(Some(key), value),
         })
     }
 

@@ -13,7 +13,7 @@ use pgsluice_core::event::{LedgerEffect, RouteId, RowAction};
 use crate::fixture::{DOCUMENT, Fixture};
 
 fn target(columns: usize) -> Target {
-    let column = |name: String, ty| Column { name, ty };
+    let column = |name: String, ty| Column::new(&name, ty);
     Target {
         schema: "public".into(),
         table: "Wide Table".into(),

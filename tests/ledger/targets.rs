@@ -1,15 +1,16 @@
 //! Rows of users' tables.
 
+use pgsluice::route::kind::Delete;
 use pgsluice::route::{Column, CompiledAction, Target};
 use pgsluice::sql::column_type::ColumnType;
-use pgsluice_core::event::{Event, Json, RowAction, Value};
+use pgsluice_core::event::{Event, RowAction, Value};
 use pgsluice_core::group::GroupReply;
 use pgsluice_core::verdict::Verdict;
 
-use crate::fixture::{Fixture, Lane, done, failed_code, group, group_of, row, upsert};
+use crate::fixture::{Fixture, Lane, done, failed_code, group, group_of, row, upsert, upserting};
 
 fn column(name: &str, ty: ColumnType) -> Column {
-    Column { name: name.into(), ty }
+    Column::new(name, ty)
 }
 
 /// `customer(id, name not null, "Balance", …)`, with a quoted name on purpose.
@@ -19,7 +20,7 @@ fn customer(columns: Vec<Column>) -> Target {
 }
 
 fn route() -> CompiledAction {
-    CompiledAction::Upsert(customer(vec![
+    upserting(customer(vec![
         column("name", ColumnType::Text { max_chars: None }),
         column("Balance", ColumnType::Numeric),
     ]))
@@ -135,8 +136,8 @@ fn deletion(offset: i64) -> Event {
 
 #[test]
 fn a_delete_removes_the_row_and_a_soft_delete_marks_it() {
-    let hard = CompiledAction::Delete(customer(vec![]));
-    let soft = CompiledAction::Delete(customer(vec![column("active", ColumnType::Bool)]));
+    let hard = CompiledAction::Delete(Delete(customer(vec![])));
+    let soft = CompiledAction::Delete(Delete(customer(vec![column("active", ColumnType::Bool)])));
     for lane in [Lane::Fast, Lane::Slow] {
         let rows = "insert into customer values (1, 'Jane', 1), (2, 'Joe', 2)";
         let fixture = fixture("hard", hard.clone());
@@ -175,9 +176,9 @@ fn types() -> Vec<(&'static str, ColumnType, Value, &'static str)> {
         ("double precision", ColumnType::Float8, Value::Float(1e300), "1e+300"),
         ("numeric", ColumnType::Numeric, Value::Text("0.10".into()), "0.10"),
         ("varchar(5)", ColumnType::Text { max_chars: Some(5) }, Value::Text("now".into()), "now"),
-        ("json", ColumnType::Json, Value::Json(Json(r#"{"a" : 1.0}"#.into())), r#"{"a" : 1.0}"#),
-        ("jsonb", ColumnType::Jsonb, Value::Json(Json(r#"{"a" : 1.0}"#.into())), r#"{"a": 1.0}"#),
-        ("bytea", ColumnType::Bytea, Value::Bytes([0, 255].into()), r"\x00ff"),
+        ("json", ColumnType::Json, Value::Json(r#"{"a" : 1.0}"#.into()), r#"{"a" : 1.0}"#),
+        ("jsonb", ColumnType::Jsonb, Value::Json(r#"{"a" : 1.0}"#.into()), r#"{"a": 1.0}"#),
+        ("bytea", ColumnType::Bytea, Value::Bytes((&[0, 255][..]).into()), r"\x00ff"),
         ("timestamp", ColumnType::Timestamp, Value::Timestamp(1_500_000), "1970-01-01 00:00:01.5"),
         (
             "timestamptz",
@@ -201,7 +202,7 @@ fn every_column_type_is_bound_as_a_scalar_and_as_an_array() {
         .map(|(i, (_, ty, ..))| column(&format!("c{i}"), ty.clone()))
         .collect();
     let target = Target { table: "typed".into(), ..customer(columns) };
-    let fixture = Fixture::new("types", vec![CompiledAction::Upsert(target)]);
+    let fixture = Fixture::new("types", vec![upserting(target)]);
     let declared: Vec<String> =
         types.iter().enumerate().map(|(i, (name, ..))| format!("c{i} {name}")).collect();
     fixture.database.execute(&format!(

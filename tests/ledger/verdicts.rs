@@ -280,6 +280,18 @@ fn merging_keeps_every_digit_and_starts_anew_after_a_delete() {
 }
 
 #[test]
+fn both_lanes_report_every_version_that_is_missing_before_an_event_of_a_group() {
+    for lane in [Lane::Fast, Lane::Slow] {
+        let fixture = Fixture::new("gaps", vec![DOCUMENT]);
+        fixture.slow(group(1, vec![document(5, Some(1))]));
+        let events = vec![document(6, Some(3)), document(7, Some(5)), document(8, Some(9))];
+        let reply = fixture.give(lane, group(1, events));
+        let verdicts = vec![Verdict::Applied; 3];
+        assert_eq!(reply, GroupReply::Done { verdicts, gap: 1 + 1 + 3 }, "{lane:?}");
+    }
+}
+
+#[test]
 fn one_refused_aggregate_of_a_chunk_does_not_hold_the_others() {
     let fixture = Fixture::new("chunk", vec![DOCUMENT]);
     fixture.fast(vec![group_of("b", 1, vec![document(5, Some(3))])]);

@@ -59,7 +59,7 @@ fn server(identity: &Identity) -> Postgres {
 
 #[test]
 fn the_right_certificate_passes_every_mode_and_the_connection_is_encrypted() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let server = server(&authority.sign("DNS:localhost,IP:127.0.0.1"));
     let database = server.database("tls");
     let root = authority.certificate();
@@ -85,7 +85,7 @@ fn the_right_certificate_passes_every_mode_and_the_connection_is_encrypted() {
 
 #[test]
 fn a_wrong_authority_or_name_and_an_expired_certificate_are_each_refused_as_libpq_documents() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let (authority, other) = (Authority::create(), Authority::create());
     let root = authority.certificate();
     let name = "IP:127.0.0.1";
     let unknown = Some(TlsFault::UnknownCa);
@@ -116,7 +116,7 @@ fn a_server_without_tls_is_refused_by_every_mode_that_demands_it() {
 
 #[test]
 fn a_server_that_asks_for_our_certificate_gets_it() {
-    let authority = Authority::new();
+    let authority = Authority::create();
     let identity = authority.sign("IP:127.0.0.1");
     let root = authority.certificate();
     let server = Postgres::with_tls(&identity.certificate, &identity.key, Some(&root));

@@ -257,7 +257,7 @@ impl Course {
     fn candidate<'e>(&self, event: &'e Event) -> Candidate<'e> {
         Candidate {
             id: self.id(event),
-            event_id: event.envelope.event_id.as_deref().unwrap_or_default(),
+            event_id: event.id(),
             version: event.envelope.version,
             redrive: false,
         }

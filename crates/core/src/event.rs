@@ -1,11 +1,13 @@
 //! A record after decoding: what it says about itself, and what it wants written.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+pub use crate::envelope::Envelope;
+use crate::envelope::{EnvelopeField, FieldValue};
 use crate::record::{Offset, Record};
+use crate::text::{Buffer, Slice, Text};
 use crate::verdict::Reason;
 
 /// The aggregate an event belongs to: type and id together are its identity.
@@ -41,56 +43,49 @@ impl fmt::Debug for AggregateKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AggregateVersion(pub i64);
 
-/// What an event says about itself. Everything is optional because a poisoned record may tell
-/// only part of it; an event that is to be written has an aggregate and an event id.
-#[derive(Clone, Default, PartialEq)]
-pub struct Envelope {
-    /// Identity of the event across re-sends by its producer.
-    pub event_id: Option<Box<str>>,
-    /// Type of the event, e.g. `CustomerRegistered`.
-    pub event_type: Option<Arc<str>>,
-    /// The aggregate, when it can be told.
-    pub aggregate: Option<AggregateKey>,
-    /// Version of the aggregate after the event; `None` for unversioned producers.
-    pub version: Option<AggregateVersion>,
-    /// When the event happened, by its producer's clock.
-    pub time: Option<Timestamp>,
-    /// Tenant (`notification_t.host_id`).
-    pub tenant: Option<Box<str>>,
-    /// User who caused the event.
-    pub user: Option<Box<str>>,
-    /// The producer's nonce.
-    pub nonce: Option<i64>,
-    /// The command or transaction that produced the event.
-    pub transaction_id: Option<Box<str>>,
-    /// Correlation id.
-    pub correlation_id: Option<Box<str>>,
-    /// Causation id.
-    pub causation_id: Option<Box<str>>,
-}
-
-impl fmt::Debug for Envelope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Envelope")
-            .field("aggregate", &self.aggregate)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Position of a route in the configuration; one past the last stands for the default document
 /// route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u16);
 
-/// JSON text that was checked: valid UTF-8, one value, nothing that `jsonb` refuses for its form.
+/// JSON that was checked: valid UTF-8, one value, nothing that `jsonb` refuses for its form.
 /// Numbers stand digit for digit as the producer wrote them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Json(pub Box<str>);
+#[derive(Clone)]
+pub enum Json {
+    /// One value.
+    Value(Text),
+    /// The members of an object, without its braces: a payload that stands beside its envelope.
+    Members(Text),
+}
+
+impl Json {
+    /// The text of the value.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Value(text) => Cow::Borrowed(text.as_str()),
+            Self::Members(members) => Cow::Owned(["{", members.as_str(), "}"].concat()),
+        }
+    }
+
+    fn weight_beside(&self, shared: &Buffer) -> usize {
+        match self {
+            Self::Value(text) | Self::Members(text) => text.weight_beside(shared),
+        }
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Json {}
 
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Json({} bytes)", self.0.len())
+        let (Self::Value(text) | Self::Members(text)) = self;
+        write!(f, "Json({} bytes)", text.as_str().len())
     }
 }
 
@@ -107,11 +102,11 @@ pub enum Value {
     /// `real`, `double precision`.
     Float(f64),
     /// Text types, enum labels, and the digits of a `numeric`.
-    Text(Box<str>),
-    /// `json`, `jsonb`.
-    Json(Json),
+    Text(Text),
+    /// `json`, `jsonb`: text that was checked as [`Json`] is.
+    Json(Text),
     /// `bytea`.
-    Bytes(Box<[u8]>),
+    Bytes(Slice),
     /// `timestamp`, `timestamptz`: microseconds since 1970-01-01 UTC.
     Timestamp(i64),
     /// `date`: days since 1970-01-01.
@@ -120,6 +115,24 @@ pub enum Value {
     Time(i64),
     /// `uuid`.
     Uuid([u8; 16]),
+}
+
+impl Value {
+    /// What it holds in memory beside itself and `shared`.
+    fn weight_beside(&self, shared: &Buffer) -> usize {
+        match self {
+            Self::Text(text) | Self::Json(text) => text.weight_beside(shared),
+            Self::Bytes(bytes) => bytes.weight_beside(shared),
+            Self::Null
+            | Self::Bool(_)
+            | Self::Int(_)
+            | Self::Float(_)
+            | Self::Timestamp(_)
+            | Self::Date(_)
+            | Self::Time(_)
+            | Self::Uuid(_) => 0,
+        }
+    }
 }
 
 impl fmt::Debug for Value {
@@ -227,6 +240,21 @@ pub struct Write {
     pub rows: Vec<RowWrite>,
 }
 
+impl Write {
+    /// What it holds in memory beside itself and `shared`.
+    fn weight_beside(&self, shared: &Buffer) -> usize {
+        let own = |value: &Value| value.weight_beside(shared);
+        let row = |row: &RowWrite| {
+            size_of::<RowWrite>()
+                + size_of_val(&*row.key)
+                + size_of_val(&*row.columns)
+                + row.key.iter().chain(row.columns.iter().flatten()).map(own).sum::<usize>()
+        };
+        self.ledger.state().map_or(0, |state| state.weight_beside(shared))
+            + self.rows.iter().map(row).sum::<usize>()
+    }
+}
+
 /// Why a record cannot become a write, found before the database was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Poison {
@@ -273,6 +301,34 @@ impl Event {
     /// Position of the record in its partition.
     pub fn offset(&self) -> Offset {
         self.record.offset
+    }
+
+    /// What identifies it: the producer's id, else the position of its record.
+    pub fn id(&self) -> Cow<'_, str> {
+        self.envelope.id(&self.record)
+    }
+
+    /// The value of a field of its envelope, where there is one.
+    pub fn field(&self, field: EnvelopeField) -> Option<FieldValue<'_>> {
+        self.envelope.get(field, &self.record)
+    }
+
+    /// What it takes in memory, which is what it counts against `limits.in_flight_bytes`: itself,
+    /// the bytes of its record once, and whatever had to be converted. Types are shared by events
+    /// and not counted, unless they are longer than types are. It stays the same for as long as the
+    /// event does.
+    ///
+    /// An event of 400 bytes weighs about 740, with a row of six values about 990.
+    pub fn weight(&self) -> usize {
+        let content = match &self.content {
+            Content::Write(write) => write.weight_beside(self.record.raw.buffer()),
+            Content::Poison(poison) => poison.field.as_ref().map_or(0, |field| field.len()),
+            Content::Skip(_) | Content::Halt(_) => 0,
+        };
+        size_of::<Self>()
+            + self.record.raw.weight()
+            + self.envelope.weight_beside(&self.record)
+            + content
     }
 
     /// What it wants written; `None` for one that is skipped, poison, or halts its partition.

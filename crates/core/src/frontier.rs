@@ -135,7 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Generation, TimestampType, TopicPartition};
+    use crate::record::{Generation, Raw, TimestampType, TopicPartition};
 
     fn record(offset: i64) -> Record {
         Record {
@@ -144,9 +144,7 @@ mod tests {
             generation: Generation(1),
             timestamp: Some(offset * 10),
             timestamp_type: TimestampType::CreateTime,
-            key: None,
-            value: Some(offset.to_be_bytes().into()),
-            headers: Vec::new(),
+            raw: Raw::pair(None, Some(&offset.to_be_bytes())),
         }
     }
 

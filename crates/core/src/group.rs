@@ -152,7 +152,7 @@ impl Group {
 
     /// What the group counts against `limits.in_flight_bytes`.
     pub fn weight(&self) -> usize {
-        self.events.iter().map(|e| e.record.weight()).sum()
+        self.events.iter().map(|e| e.weight()).sum()
     }
 }
 
@@ -214,7 +214,7 @@ pub struct Progress {
 mod tests {
     use super::*;
     use crate::event::{Envelope, Json, LedgerEffect, Write};
-    use crate::record::{Record, TimestampType};
+    use crate::record::{Raw, Record, TimestampType};
 
     fn event(offset: i64, version: Option<i64>, ledger: LedgerEffect) -> Event {
         Event {
@@ -224,9 +224,7 @@ mod tests {
                 generation: Generation(1),
                 timestamp: None,
                 timestamp_type: TimestampType::NotAvailable,
-                key: None,
-                value: None,
-                headers: Vec::new(),
+                raw: Raw::default(),
             },
             envelope: Envelope { version: version.map(AggregateVersion), ..Envelope::default() },
             content: Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() }),
@@ -238,7 +236,7 @@ mod tests {
     }
 
     fn group(versions: &[Option<i64>]) -> Group {
-        let document = || LedgerEffect::Set(Json("{}".into()));
+        let document = || LedgerEffect::Set(Json::Value("{}".into()));
         Group {
             origin: Origin {
                 partition: partition(),

@@ -4,15 +4,18 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`record`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
+//! | [`record`], [`text`], [`envelope`], [`event`], [`group`], [`verdict`], [`fault`] | the nouns that every stage shares |
 //! | [`input`] | what can happen, and what may be asked for |
 //! | [`state`] | the coordinator: the state machine that decides |
 //! | [`queue`], [`frontier`], [`backoff`] | its parts |
+//! | [`decode`] | the seam to whoever turns records into events |
 //! | [`source`] | the port to where records come from |
 //! | [`position`] | where reading of a partition starts |
 
 pub mod backoff;
 pub mod course;
+pub mod decode;
+pub mod envelope;
 pub mod event;
 pub mod fault;
 pub mod frontier;
@@ -27,4 +30,5 @@ pub mod record;
 mod simulation;
 pub mod source;
 pub mod state;
+pub mod text;
 pub mod verdict;

@@ -36,6 +36,10 @@ impl Queue {
     /// Appends an event to its key's line.
     pub fn push(&mut self, order: OrderingKey, origin: Arc<Origin>, kind: GroupKind, event: Event) {
         let line = self.lines.entry(order.clone()).or_default();
+        if line.waiting.is_empty() {
+            // Most lines have one event; room for four of them would be as much memory again.
+            line.waiting.reserve_exact(1);
+        }
         line.waiting.push_back(Waiting { origin, kind, event });
         line.list(order, &mut self.ready);
     }
@@ -91,7 +95,7 @@ impl Queue {
             line.waiting.retain(|w| {
                 let keep = w.origin.partition != *partition;
                 if !keep {
-                    freed += w.event.record.weight();
+                    freed += w.event.weight();
                 }
                 keep
             });
@@ -114,7 +118,7 @@ impl Queue {
             .lines
             .values()
             .flat_map(|line| line.waiting.iter())
-            .map(|w| w.event.record.weight())
+            .map(|w| w.event.weight())
             .sum();
         self.lines.clear();
         self.ready.clear();
@@ -173,7 +177,7 @@ fn same_reading(a: &Origin, b: &Origin) -> bool {
 mod tests {
     use super::*;
     use crate::event::{AggregateKey, Content, Envelope, Json, LedgerEffect, RouteId, Write};
-    use crate::record::{Generation, Offset, OwnerEpoch, Record, StreamId, TimestampType};
+    use crate::record::{Generation, Offset, OwnerEpoch, Raw, Record, StreamId, TimestampType};
 
     fn partition(number: i32) -> TopicPartition {
         TopicPartition { topic: Arc::from("t"), partition: number }
@@ -200,9 +204,7 @@ mod tests {
                 generation: Generation(1),
                 timestamp: None,
                 timestamp_type: TimestampType::NotAvailable,
-                key: None,
-                value: None,
-                headers: Vec::new(),
+                raw: Raw::default(),
             },
             envelope: Envelope::default(),
             content: Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() }),
@@ -210,7 +212,7 @@ mod tests {
     }
 
     fn document(offset: i64) -> Event {
-        event(offset, LedgerEffect::Set(Json("{}".into())))
+        event(offset, LedgerEffect::Set(Json::Value("{}".into())))
     }
 
     const WRITE: GroupKind = GroupKind::Write(RouteId(0));
@@ -273,7 +275,7 @@ mod tests {
         queue.push(key("a"), origin(1), WRITE, document(2));
         queue.push(key("b"), origin(0), WRITE, document(3));
         let freed = queue.drop_partition(&partition(0));
-        assert_eq!(freed, document(3).record.weight());
+        assert_eq!(freed, document(3).weight());
         assert!(queue.next_group(10).is_none(), "a is busy, b is gone");
         queue.release(&in_flight.order);
         assert_eq!(offsets(&queue.next_group(10).unwrap()), [2]);

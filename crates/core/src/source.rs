@@ -7,18 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::decode::{Decode, Missing};
 use crate::event::Event;
 use crate::fault::PollFault;
 use crate::input::{MirrorPosition, RevokeTicket};
 use crate::position::{KafkaPosition, LogEnd};
-use crate::record::{Anchor, Generation, NextOffset, Record, TopicPartition};
-
-/// Turns records into events. The source calls it for every record, so it must not wait for
-/// anything.
-pub trait Decode: Send + Sync {
-    /// The meaning of a record; whatever is wrong with it becomes part of the event.
-    fn decode(&self, record: Record) -> Event;
-}
+use crate::record::{Anchor, Generation, NextOffset, TopicPartition};
 
 /// A source of records, driven by one run loop. What happens in it comes back as [`PollEvent`]s,
 /// through a channel that whoever starts the source gets.
@@ -78,6 +72,8 @@ pub enum Command {
     Pause(TopicPartition),
     /// Deliver again.
     Resume(TopicPartition),
+    /// Decoding knows this now: partitions that wait for it are read on, from the record that waited.
+    Learned(Missing),
     /// A revocation may go on; the positions are committed first.
     Released {
         /// The revocation.
@@ -98,6 +94,7 @@ impl fmt::Debug for Command {
             Self::Seek { .. } => "Seek",
             Self::Pause(_) => "Pause",
             Self::Resume(_) => "Resume",
+            Self::Learned(_) => "Learned",
             Self::Released { .. } => "Released",
             Self::StopPolling => "StopPolling",
             Self::Close => "Close",
@@ -130,6 +127,16 @@ pub enum PollEvent {
         generation: Generation,
         /// The source's position.
         next: NextOffset,
+    },
+    /// A record cannot be decoded before this is known. The partition delivers nothing more until
+    /// [`Command::Learned`] or [`Command::Seek`]; the record has not been handed on.
+    Missing {
+        /// The partition.
+        partition: TopicPartition,
+        /// The reading.
+        generation: Generation,
+        /// What has to be known.
+        missing: Missing,
     },
     /// The log is another one, or does not hold the wanted position. The reading has ended.
     LogChanged {

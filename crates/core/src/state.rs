@@ -22,6 +22,8 @@
 //! | `state/unqueued.rs` | what becomes of records that never enter the queue |
 //! | `state/take.rs` | how reading of a partition begins |
 //! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
+//!
+//! In tests `state/check.rs` looks after each input whether everything adds up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -188,7 +190,7 @@ impl State {
     }
 
     fn on_event(&mut self, event: Event) {
-        let weight = event.record.weight();
+        let weight = event.weight();
         let Some(origin) = self.accept(&event) else {
             self.free(weight);
             return;

@@ -5,6 +5,8 @@
 //! The fast lane's SQL guard lets exactly those events pass for which [`judge`] says `Apply`
 //! without needing more than the row itself; whatever it refuses is judged here.
 
+use std::borrow::Cow;
+
 use crate::event::AggregateVersion;
 use crate::guard::guard;
 use crate::record::RecordId;
@@ -216,12 +218,12 @@ pub struct LedgerRow {
 }
 
 /// What [`judge`] needs to know of an event.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Candidate<'a> {
     /// Where the event stands.
     pub id: RecordId,
     /// Its id.
-    pub event_id: &'a str,
+    pub event_id: Cow<'a, str>,
     /// Its version, `None` where the route declares none.
     pub version: Option<AggregateVersion>,
     /// It is applied from `dead_letter_t`, not from Kafka: the letter itself is the proof that
@@ -301,7 +303,7 @@ pub fn judge(row: Option<&LedgerRow>, event: &Candidate<'_>, gaps: GapPolicy) ->
         return Judgement::Note(Verdict::Stale, Reason::VersionLower);
     }
     if version == stored {
-        return if guard!(EventRepeated, row.event_id.as_deref() == Some(event.event_id)) {
+        return if guard!(EventRepeated, row.event_id.as_deref() == Some(&*event.event_id)) {
             Judgement::Note(Verdict::Duplicate, Reason::EventRepeated)
         } else if guard!(VersionConflict, !row.deleted) {
             Judgement::Poison(Reason::VersionConflict)
@@ -324,7 +326,7 @@ fn took_effect_before(row: &LedgerRow, event: &Candidate<'_>, same_stream: bool)
     match (event.version, row.version) {
         (Some(version), Some(stored)) if elsewhere => {
             version < stored
-                || (version == stored && row.event_id.as_deref() == Some(event.event_id))
+                || (version == stored && row.event_id.as_deref() == Some(&*event.event_id))
         }
         _ => false,
     }
@@ -343,7 +345,7 @@ impl LedgerRow {
         };
         Self {
             version: event.version.or(kept),
-            event_id: Some(event.event_id.into()),
+            event_id: Some((*event.event_id).into()),
             position,
             deleted: deletes,
             parked: false,
@@ -374,7 +376,7 @@ mod tests {
 
     fn judged(id: RecordId, event_id: &str, version: Option<i64>) -> Judgement {
         let version = version.map(AggregateVersion);
-        let event = Candidate { id, event_id, version, redrive: false };
+        let event = Candidate { id, event_id: event_id.into(), version, redrive: false };
         judge(Some(&parked_at_version_2()), &event, GapPolicy::Apply)
     }
 

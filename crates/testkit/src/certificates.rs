@@ -17,7 +17,8 @@ pub struct Identity {
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    /// Makes a key and its certificate, in a directory of their own.
+    pub fn create() -> Self {
         let directory = scratch().join(format!("authority-{}", next_number()));
         std::fs::create_dir(&directory).expect("create the authority's directory");
         openssl(

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::lanes::slow::rehearse::{Ending, Rehearsed};
-use crate::route::{Column, CompiledAction, Plan, Target};
+use crate::route::{Column, Plan, Target};
 use crate::store::counts::TableRows;
-use pgsluice_core::event::{Content, Event, LedgerEffect, RouteId, RowAction};
+use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldSpec};
+use pgsluice_core::event::{Content, Event, RouteId};
 use pgsluice_core::fault::{Fault, FaultKind};
 use pgsluice_core::verdict::{Reason, Verdict};
 
@@ -162,7 +163,7 @@ pub(super) fn said(explained: &Explained<'_>, event: &Event) -> Sampled {
         route: route.map(|id| Route {
             index: (usize::from(id.0) < config.routes.len()).then_some(id.0),
             name: plan.route(id).name.to_string(),
-            kind: kind(&plan.route(id).action),
+            kind: plan.route(id).action.word(),
             table: plan.route(id).action.target().map(full_name),
         }),
         verdict: NOT_TRIED,
@@ -232,37 +233,11 @@ fn trouble(field: Option<&str>, fault: Option<&Fault>) -> Option<Trouble> {
 /// The envelope's fields that are there. An event id that is only the record's position was not
 /// found.
 fn fields(event: &Event) -> Vec<&'static str> {
-    let envelope = &event.envelope;
-    let position = format!("{}/{}", event.record.partition, event.record.offset.0);
-    let own_id = envelope.event_id.as_deref().is_some_and(|id| *id != position);
-    [
-        ("aggregate_type", envelope.aggregate.is_some()),
-        ("aggregate_id", envelope.aggregate.is_some()),
-        ("event_type", envelope.event_type.is_some()),
-        ("event_id", own_id),
-        ("version", envelope.version.is_some()),
-        ("time", envelope.time.is_some()),
-        ("tenant", envelope.tenant.is_some()),
-        ("user", envelope.user.is_some()),
-        ("nonce", envelope.nonce.is_some()),
-        ("transaction_id", envelope.transaction_id.is_some()),
-        ("correlation_id", envelope.correlation_id.is_some()),
-        ("causation_id", envelope.causation_id.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(name, found)| found.then_some(name))
-    .collect()
-}
-
-fn kind(action: &CompiledAction) -> &'static str {
-    match action {
-        CompiledAction::Skip => "skip",
-        CompiledAction::Unusable => "unusable",
-        CompiledAction::Document { .. } => "document",
-        CompiledAction::Upsert(_) => "upsert",
-        CompiledAction::Delete(target) if target.columns.is_empty() => "delete",
-        CompiledAction::Delete(_) => "soft delete",
-    }
+    let found = |spec: &&FieldSpec| match spec.field {
+        EnvelopeField::EventId => event.envelope.event_id.is_some(),
+        field => event.field(field).is_some(),
+    };
+    FIELDS.iter().filter(found).map(|spec| spec.name).collect()
 }
 
 fn full_name(target: &Target) -> String {
@@ -272,22 +247,14 @@ fn full_name(target: &Target) -> String {
 /// What the event's statement writes beside the ledger.
 fn written(plan: &Plan, event: &Event) -> Option<Written> {
     let write = event.write()?;
-    let target = plan.route(write.route).action.target();
-    let row = write.rows.first();
-    let operation = match (row.map(|row| row.action), &write.ledger) {
-        (Some(RowAction::Upsert), _) => "upsert",
-        (Some(RowAction::Remove), _) => "delete",
-        (Some(RowAction::Mark), _) => "update",
-        (None, LedgerEffect::Merge(_)) => "merge document",
-        (None, LedgerEffect::Clear) => "delete document",
-        (None, LedgerEffect::Set(_) | LedgerEffect::Keep) => "replace document",
-    };
-    let columns = target.zip(row).map_or_else(Vec::new, |(target, row)| {
+    let action = &plan.route(write.route).action;
+    let target = action.target();
+    let columns = target.zip(write.rows.first()).map_or_else(Vec::new, |(target, row)| {
         let given = target.columns.iter().zip(&row.columns).filter(|(_, value)| value.is_some());
         let name = |column: &Column| column.name.clone();
         target.key.iter().map(name).chain(given.map(|(column, _)| name(column))).collect()
     });
-    Some(Written { operation, table: target.map(full_name), columns })
+    Some(Written { operation: action.operation(write), table: target.map(full_name), columns })
 }
 
 /// A type as it may stand on a terminal: one line, no longer than a word should be.

@@ -13,6 +13,7 @@ use crate::kafka::faults::on_poll;
 use crate::kafka::log::LogOnly;
 use crate::kafka::settings;
 use crate::route::decoder::Decoder;
+use pgsluice_core::decode::Decoded;
 use pgsluice_core::event::{Event, RouteId};
 use pgsluice_core::fault::PollFault;
 use pgsluice_core::record::{Generation, StreamId};
@@ -137,10 +138,12 @@ impl Reader<'_> {
                         continue;
                     }
                     let copied = Copied::of(&message, partition.clone(), Generation(0));
-                    self.weight = self.weight.saturating_sub(copied.record.weight());
                     let route = self.decoder.route_of(&copied.record);
-                    let event = copied.decode(self.decoder);
-                    self.records.push(Taken { event, route, stream: *stream });
+                    // What would have to be fetched first is not part of a sample.
+                    if let Decoded::Ready(event) = copied.decode(self.decoder) {
+                        self.weight = self.weight.saturating_sub(event.weight());
+                        self.records.push(Taken { event, route, stream: *stream });
+                    }
                 }
             }
         }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::check::finding::Report;
-use crate::config::{Config, RouteAction};
-use crate::route::{CompiledAction, Plan};
+use crate::config::Config;
+use crate::route::kind::expected;
 use pgsluice_core::event::{Event, RouteId, RowAction};
 
 /// What the upserts of a sample brought for each column of their route.
@@ -36,21 +36,18 @@ impl Seen {
     }
 
     /// Warns of each configured column that stayed without a value.
-    pub(super) fn judge(&self, config: &Config, plan: &Plan, report: &mut Report) {
+    pub(super) fn judge(&self, config: &Config, report: &mut Report) {
         for (id, Route { upserts, found }) in &self.0 {
-            let configured = config.routes.get(usize::from(id.0)).map(|route| &route.action);
-            // With "auto" the columns are the table's, and any event may have few of them.
-            let Some(RouteAction::Upsert { columns: Some(_), .. }) = configured else { continue };
-            let CompiledAction::Upsert(target) = &plan.route(*id).action else { continue };
-            let never: Vec<&str> = target
-                .columns
+            let Some(route) = config.routes.get(usize::from(id.0)) else { continue };
+            let Some(columns) = expected(&route.action) else { continue };
+            let never: Vec<&str> = columns
                 .iter()
                 .zip(found)
-                .filter_map(|(column, found)| (!found).then_some(column.name.as_str()))
+                .filter_map(|((column, _), found)| (!found).then_some(column.as_str()))
                 .collect();
             if !never.is_empty() {
                 report.warn(
-                    format!("route {}", plan.route(*id).name),
+                    format!("route {}", route.name),
                     format!(
                         "none of {upserts} records has anything for column {}",
                         never.join(", ")

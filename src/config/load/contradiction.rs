@@ -6,7 +6,7 @@ use humantime::format_duration;
 use regex::Regex;
 
 use super::reader::Section;
-use crate::config::{ClientLibrary, Config, OnGap, VersionSource};
+use crate::config::{ClientLibrary, Config, OnGap};
 
 /// librdkafka's defaults of the timings that settings are compared with, in milliseconds.
 const SESSION_TIMEOUT: (&str, u64) = ("session.timeout.ms", 45_000);
@@ -25,7 +25,7 @@ pub(in crate::config) fn check(
     group_timing(config, root);
     lock_timing(config, root);
     clients(config, root, library);
-    if config.group.on_gap == OnGap::Park && config.decode.version == VersionSource::None {
+    if config.group.on_gap == OnGap::Park && !config.decode.is_versioned() {
         root.table("group").problem(
             "on_gap",
             "\"park\" needs versions, and events carry none; set decode.fields.version, or \

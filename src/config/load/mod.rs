@@ -37,16 +37,26 @@ pub fn load(
     env: impl Iterator<Item = (String, String)>,
     library: &dyn ClientLibrary,
 ) -> Result<Config, ConfigProblems> {
+    let Some(path) = path else { return load_text(None, env, library) };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let message = cannot_read(path, &error);
+        ConfigProblems(vec![ConfigProblem { key: String::new(), place: None, message }])
+    })?;
+    load_text(Some((path, &text)), env, library)
+}
+
+/// [`load`] with the file's path and text in hand.
+pub(crate) fn load_text(
+    file: Option<(&Path, &str)>,
+    env: impl Iterator<Item = (String, String)>,
+    library: &dyn ClientLibrary,
+) -> Result<Config, ConfigProblems> {
     let defaults = Layer::from_defaults(DEFAULT_TOML).map_err(|errors| syntax(None, errors))?;
     let sections = defaults.sections();
     let mut builder = config::Config::builder().add_source(defaults);
-    if let Some(path) = path {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let message = cannot_read(path, &error);
-            ConfigProblems(vec![ConfigProblem { key: String::new(), place: None, message }])
-        })?;
+    if let Some((path, text)) = file {
         builder = builder
-            .add_source(Layer::from_file_text(&text).map_err(|errors| syntax(Some(path), errors))?);
+            .add_source(Layer::from_file_text(text).map_err(|errors| syntax(Some(path), errors))?);
     }
     let variables: Vec<(String, String)> = env.collect();
     let strays = strays(&sections, &variables);
@@ -56,7 +66,7 @@ pub fn load(
         let message = format!("settings cannot be layered: {error}");
         ConfigProblems(vec![ConfigProblem { key: String::new(), place: None, message }])
     })?;
-    let collector = Collector::new(path);
+    let collector = Collector::new(file.map(|(path, _)| path));
     let config = read(&layered.cache, &collector, library);
     let mut problems = collector.into_problems();
     problems.extend(strays);

@@ -1,7 +1,9 @@
 //! How a record is read: the format, and from where each field of the envelope comes.
 
 use crate::config::field_source::{FieldSource, FieldSources};
+use crate::config::format::{FORMATS, Format};
 use crate::config::load::reader::{Section, texts};
+use pgsluice_core::envelope::{EnvelopeField, FIELDS, FieldKind, FieldSpec};
 
 /// How records are read: the format's own defaults with `[decode.fields]` on top.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,43 +16,28 @@ pub struct DecodeConfig {
     pub number_time: NumberTime,
     /// How deep JSON may be nested; deeper is poison `json_depth`.
     pub max_depth: usize,
-    /// Identity of the event. Empty: its position, `topic/partition/offset`.
-    pub event_id: FieldSources,
-    /// Type of the event.
-    pub event_type: FieldSources,
-    /// Id of the aggregate. In the `plain` format a record without key is its own aggregate.
-    pub aggregate_id: FieldSources,
-    /// Type of the aggregate.
-    pub aggregate_type: FieldSources,
-    /// Version of the aggregate after the event.
-    pub version: VersionSource,
-    /// When the event happened.
-    pub time: FieldSources,
+    /// Where the fields of the envelope come from.
+    pub fields: EnvelopeSources,
     /// What is written by the document route and what `payload:/…` looks into. Empty: the
     /// format's own, which for `envelope` is the value without the members that the other fields
     /// are taken from.
     pub payload: FieldSources,
-    /// Tenant.
-    pub tenant: FieldSources,
-    /// User who caused the event.
-    pub user: FieldSources,
-    /// The producer's nonce.
-    pub nonce: FieldSources,
-    /// The command or transaction that produced the event.
-    pub transaction_id: FieldSources,
-    /// Correlation id.
-    pub correlation_id: FieldSources,
-    /// Causation id.
-    pub causation_id: FieldSources,
 }
 
-/// A wire format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Any JSON.
-    Plain,
-    /// A JSON domain event with its envelope as members.
-    Envelope,
+/// The sources of each field of the envelope. Without any a field is not read; an event without an
+/// id of its own is identified by its position.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvelopeSources([FieldSources; FIELDS.len()]);
+
+impl EnvelopeSources {
+    /// The sources of one field.
+    pub fn of(&self, field: EnvelopeField) -> &FieldSources {
+        &self.0[field as usize]
+    }
+
+    fn set(&mut self, field: EnvelopeField, sources: FieldSources) {
+        self.0[field as usize] = sources;
+    }
 }
 
 /// What a null value means.
@@ -73,72 +60,34 @@ pub enum NumberTime {
     Millis,
 }
 
-/// Whether events carry a version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VersionSource {
-    /// They do not: their order in the log is all there is.
-    None,
-    /// They do; an event without one is poison `version_missing`.
-    From(FieldSources),
-}
-
 impl DecodeConfig {
     /// What a format reads without `[decode.fields]`.
     fn of_format(format: Format) -> Self {
-        let (tombstone, mut config) = match format {
-            Format::Plain => (Tombstone::Delete, Self::plain()),
-            Format::Envelope => (Tombstone::Skip, Self::envelope()),
-        };
-        config.format = format;
-        config.tombstone = tombstone;
-        config
-    }
-
-    /// Any JSON: type = topic, id = key, identity = position, the payload is the whole value.
-    fn plain() -> Self {
-        let none = FieldSources::default;
+        let defaults = format.defaults();
+        let mut fields = EnvelopeSources::default();
+        for (field, sources) in defaults.fields {
+            fields.set(*field, FieldSources::of_defaults(sources));
+        }
         Self {
-            format: Format::Plain,
-            tombstone: Tombstone::Delete,
+            format,
+            tombstone: defaults.tombstone,
             number_time: NumberTime::Millis,
             max_depth: 0,
-            event_id: none(),
-            event_type: FieldSources::one(FieldSource::Const("record".to_owned())),
-            aggregate_id: FieldSources::one(FieldSource::Key),
-            aggregate_type: FieldSources::one(FieldSource::Topic),
-            version: VersionSource::None,
-            time: FieldSources::one(FieldSource::Timestamp),
-            payload: FieldSources::one(FieldSource::Value),
-            tenant: none(),
-            user: none(),
-            nonce: none(),
-            transaction_id: none(),
-            correlation_id: none(),
-            causation_id: none(),
+            fields,
+            payload: FieldSources::of_defaults(defaults.payload),
         }
     }
 
-    /// A JSON domain event: the envelope's members stand beside the payload's.
-    fn envelope() -> Self {
-        Self {
-            event_id: FieldSources::value("/eventId"),
-            event_type: FieldSources::value("/eventType"),
-            aggregate_id: FieldSources(vec![
-                FieldSource::ValuePointer("/aggregateId".to_owned()),
-                FieldSource::Key,
-            ]),
-            aggregate_type: FieldSources::value("/aggregateType"),
-            version: VersionSource::From(FieldSources::value("/sequenceNumber")),
-            time: FieldSources::value("/timestamp"),
-            payload: FieldSources::default(),
-            ..Self::plain()
-        }
+    /// Whether events carry a version; one without it is then poison `version_missing`. If not,
+    /// their order in the log is all there is.
+    pub fn is_versioned(&self) -> bool {
+        !self.fields.of(EnvelopeField::Version).0.is_empty()
     }
 
     pub(in crate::config) fn read(mut section: Section<'_>) -> Self {
         let format = section.choice(
             "format",
-            &[("plain", Format::Plain), ("envelope", Format::Envelope)],
+            &FORMATS.map(|defaults| (defaults.name, defaults.format)),
             &["cloudevents", "debezium-outbox", "debezium-change"],
         );
         let mut config = Self::of_format(format);
@@ -160,38 +109,29 @@ impl DecodeConfig {
 
     /// Lays `[decode.fields]` over the format's own sources.
     fn read_fields(&mut self, mut section: Section<'_>) {
-        if let Some(sources) = read_version(&mut section) {
-            self.version = sources;
-        }
-        for (key, field) in [
-            ("event_id", &mut self.event_id),
-            ("event_type", &mut self.event_type),
-            ("aggregate_id", &mut self.aggregate_id),
-            ("aggregate_type", &mut self.aggregate_type),
-            ("time", &mut self.time),
-            ("payload", &mut self.payload),
-            ("tenant", &mut self.tenant),
-            ("user", &mut self.user),
-            ("nonce", &mut self.nonce),
-            ("transaction_id", &mut self.transaction_id),
-            ("correlation_id", &mut self.correlation_id),
-            ("causation_id", &mut self.causation_id),
-        ] {
-            if let Some(sources) = read_field(&mut section, key) {
-                *field = sources;
+        for FieldSpec { field, name, kind, .. } in &FIELDS {
+            let sources = match kind {
+                FieldKind::Version => read_version(&mut section, name),
+                _ => read_field(&mut section, name),
+            };
+            if let Some(sources) = sources {
+                self.fields.set(*field, sources);
             }
+        }
+        if let Some(sources) = read_field(&mut section, "payload") {
+            self.payload = sources;
         }
         section.finish();
     }
 }
 
 /// Reads `version`, where the word `none` says that events carry no version.
-fn read_version(section: &mut Section<'_>) -> Option<VersionSource> {
-    let value = section.raw("version")?;
+fn read_version(section: &mut Section<'_>, key: &'static str) -> Option<FieldSources> {
+    let value = section.raw(key)?;
     if texts(value).is_some_and(|texts| texts == ["none"]) {
-        return Some(VersionSource::None);
+        return Some(FieldSources::default());
     }
-    read_field(section, "version").map(VersionSource::From)
+    read_field(section, key)
 }
 
 /// Reads the sources of one envelope field and refuses those that would refer to themselves.

@@ -6,7 +6,7 @@ use crate::config::load::units::{Bytes, SIZES};
 /// Bounds on memory and work (INV-11).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// Weight of all records in memory, see `Record::weight`; polling stops above it.
+    /// Weight of all events in memory, see `Event::weight`; polling stops above it.
     pub in_flight_bytes: Bytes,
     /// Records of a partition that may run ahead of its oldest unfinished one.
     pub unfinished_per_partition: usize,

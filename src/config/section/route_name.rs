@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{RouteAction, RouteConfig};
+use crate::config::RouteConfig;
 
 /// Longest name that can be given, in bytes: as long as PostgreSQL lets its own be.
 const MAX_BYTES: usize = 63;
@@ -34,17 +34,6 @@ fn is_place(text: &str) -> bool {
     place.is_some_and(|place| place.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The name of a route that was given none.
-fn default_name(action: &RouteAction) -> String {
-    match action {
-        RouteAction::Skip => "skip".to_owned(),
-        RouteAction::Document { delete: false, .. } => DEFAULT_ROUTE.to_owned(),
-        RouteAction::Document { delete: true, .. } => "delete document".to_owned(),
-        RouteAction::Upsert { table, .. } => format!("upsert {table}"),
-        RouteAction::Delete { table, .. } => format!("delete {table}"),
-    }
-}
-
 /// Names the routes whose name is empty. Where a default is taken, a number follows it; which route
 /// gets which number depends on their order, and [`RouteConfig::named_by_order`] says so.
 pub(super) fn name_the_rest(routes: &mut [RouteConfig]) {
@@ -53,7 +42,7 @@ pub(super) fn name_the_rest(routes: &mut [RouteConfig]) {
     let given = taken.clone();
     let defaults: Vec<Option<String>> = routes
         .iter()
-        .map(|route| route.name.is_empty().then(|| default_name(&route.action)))
+        .map(|route| route.name.is_empty().then(|| route.action.default_name()))
         .collect();
     for (route, default) in routes.iter_mut().zip(&defaults) {
         let Some(default) = default else { continue };
@@ -70,7 +59,7 @@ pub(super) fn name_the_rest(routes: &mut [RouteConfig]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DocumentState, TableName};
+    use crate::config::{DeleteRoute, DocumentRoute, DocumentState, RouteAction, TableName};
 
     fn route(name: &str, action: RouteAction) -> RouteConfig {
         let (topic, aggregate_type, event_type) = (Vec::new(), Vec::new(), Vec::new());
@@ -78,13 +67,17 @@ mod tests {
         RouteConfig { name, named_by_order: false, topic, aggregate_type, event_type, action }
     }
 
+    fn written(delete: bool) -> RouteAction {
+        RouteAction::Document(DocumentRoute { state: DocumentState::Merge, delete })
+    }
+
     fn document(name: &str) -> RouteConfig {
-        route(name, RouteAction::Document { state: DocumentState::Merge, delete: false })
+        route(name, written(false))
     }
 
     fn delete(name: &str, table: &str) -> RouteConfig {
         let table = TableName::parse(table).unwrap();
-        route(name, RouteAction::Delete { table, key: Vec::new(), soft: Vec::new() })
+        route(name, RouteAction::Delete(DeleteRoute { table, key: Vec::new(), soft: Vec::new() }))
     }
 
     fn names(mut routes: Vec<RouteConfig>) -> Vec<(String, bool)> {
@@ -100,8 +93,7 @@ mod tests {
     fn a_default_name_says_what_the_route_does_and_not_where_it_is() {
         let (a, b) = (|| delete("", "public.a"), || delete("", "b"));
         let skip = || route("", RouteAction::Skip);
-        let gone =
-            || route("", RouteAction::Document { state: DocumentState::Merge, delete: true });
+        let gone = || route("", written(true));
         let expected = ["skip", "delete public.a", "document", "delete document", "delete b"];
         let found = names(vec![skip(), a(), document(""), gone(), b()]);
         assert_eq!(found, expected.map(|name| named(name, false)));

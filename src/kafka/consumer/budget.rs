@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of records in memory, counted by [`pgsluice_core::record::Record::weight`]. The consumer thread
+/// Bytes of records in memory, counted by [`pgsluice_core::event::Event::weight`]. The consumer thread
 /// takes, the run loop gives back; both only add and subtract, so relaxed order suffices.
 #[derive(Debug)]
 pub struct Budget {
@@ -16,7 +16,7 @@ impl Budget {
         Self { in_flight: AtomicUsize::new(0), limit }
     }
 
-    /// Counts a record that was read. The limit is soft by one record: a record larger than the
+    /// Counts an event that was read. The limit is soft by one record: a record larger than the
     /// whole budget must still get through.
     pub fn take(&self, weight: usize) {
         self.in_flight.fetch_add(weight, Ordering::Relaxed);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pgsluice_core::decode::Missing;
 use pgsluice_core::record::{Anchor, Generation, Offset, TopicPartition};
 
 /// What becomes of a record that was polled.
@@ -41,6 +42,9 @@ pub(super) struct Reading {
     pub(super) anchor: Option<Anchor>,
     /// The position still has to be set.
     pub(super) seeking: Option<Seeking>,
+    /// What has to be known before the record at `next` can be decoded. Until then the partition is
+    /// paused, and what was fetched of it already is dropped.
+    missing: Option<Missing>,
     /// librdkafka gave up fetching it (its position was out of range): only assigning it anew
     /// starts it again.
     pub(super) stopped: bool,
@@ -59,6 +63,7 @@ impl Reading {
             next: 0,
             anchor: None,
             seeking: None,
+            missing: None,
             stopped: false,
             not_before: None,
             held: true,
@@ -77,9 +82,29 @@ impl Reading {
         self.generation = Some(generation);
         self.next = next;
         self.anchor = anchor.filter(|anchor| anchor.offset.0 < next);
+        self.missing = None;
+        self.held = false;
+        self.seek_from(now);
+    }
+
+    /// Asks for the position to be set, at once or when it can be.
+    fn seek_from(&mut self, now: Instant) {
         let due = self.not_before.map_or(now, |time| time.max(now));
         self.seeking = Some(Seeking { since: due, due });
-        self.held = false;
+    }
+
+    /// The record at this offset, which was to be delivered, cannot be decoded yet: reading stays
+    /// before it.
+    pub(super) fn wait(&mut self, missing: Missing, offset: Offset) {
+        self.next = offset.0;
+        self.missing = Some(missing);
+    }
+
+    /// Reads on if this was what it waited for.
+    pub(super) fn learn(&mut self, learned: Missing, now: Instant) {
+        if self.missing.take_if(|missing| *missing == learned).is_some() {
+            self.seek_from(now);
+        }
     }
 
     /// Notes that the partition was assigned anew, which is done by `ready`.
@@ -106,7 +131,12 @@ impl Reading {
 
     /// Records of it are wanted, and librdkafka is at the right position.
     pub(super) fn is_flowing(&self) -> bool {
-        self.generation.is_some() && self.seeking.is_none()
+        self.flowing().is_some()
+    }
+
+    /// The reading that records are delivered under, if they are.
+    fn flowing(&self) -> Option<Generation> {
+        self.generation.filter(|_| self.seeking.is_none() && self.missing.is_none())
     }
 
     /// Decides about a polled record and moves the position behind it when it is delivered.
@@ -116,9 +146,7 @@ impl Reading {
         timestamp: Option<i64>,
         crc: impl FnOnce() -> u32,
     ) -> Admission {
-        let Some(generation) = self.generation.filter(|_| self.seeking.is_none()) else {
-            return Admission::Drop;
-        };
+        let Some(generation) = self.flowing() else { return Admission::Drop };
         // Only the first record is compared: one above the anchor means that compaction removed
         // the anchor itself, which proves nothing.
         if let Some(anchor) = self.anchor.take()
@@ -138,7 +166,7 @@ impl Reading {
     /// Takes over the consumer's position when it lies beyond the last record: transaction
     /// markers take offsets. Returns the generation to announce it under.
     pub(super) fn reach(&mut self, position: i64) -> Option<Generation> {
-        let generation = self.generation.filter(|_| self.seeking.is_none())?;
+        let generation = self.flowing()?;
         (position > self.next).then(|| {
             self.next = position;
             generation
@@ -274,6 +302,39 @@ mod tests {
         assert_eq!(reading.reach(10), None);
         assert_eq!(reading.reach(12), Some(GENERATION));
         assert_eq!(reading.reach(12), None);
+    }
+
+    const SCHEMA: Missing = Missing { kind: "schema", id: 1 };
+
+    #[test]
+    fn a_record_that_waits_is_the_next_one_and_nothing_passes_it() {
+        let mut reading = reading(10, None);
+        assert_eq!(reading.admit(12, None, || 0), Admission::Deliver(GENERATION));
+        reading.wait(SCHEMA, Offset(12));
+        assert!(!reading.is_flowing());
+        assert_eq!(reading.fetch_from(), 12);
+        assert_eq!(reading.admit(13, None, || 0), Admission::Drop);
+        assert_eq!(reading.reach(14), None);
+        // Something else was learned: nothing follows.
+        reading.learn(Missing { id: 2, ..SCHEMA }, Instant::now());
+        assert_eq!(reading.seeking, None);
+        assert_eq!(reading.admit(12, None, || 0), Admission::Drop);
+        reading.learn(SCHEMA, Instant::now());
+        // What was fetched before the position is set again is dropped as well.
+        assert_eq!(reading.admit(13, None, || 0), Admission::Drop);
+        reading.seeking = None;
+        assert_eq!(reading.admit(12, None, || 0), Admission::Deliver(GENERATION));
+    }
+
+    #[test]
+    fn a_seek_ends_the_waiting_and_what_is_learned_later_changes_nothing() {
+        let mut reading = reading(10, None);
+        reading.wait(SCHEMA, Offset(12));
+        reading.start(Generation(8), 5, None, Instant::now());
+        reading.seeking = None;
+        reading.learn(SCHEMA, Instant::now());
+        assert_eq!(reading.seeking, None);
+        assert_eq!(reading.admit(5, None, || 0), Admission::Deliver(Generation(8)));
     }
 
     #[test]

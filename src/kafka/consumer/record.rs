@@ -3,9 +3,11 @@
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 
 use crate::telemetry::caught;
+use pgsluice_core::decode::{Decode, Decoded};
 use pgsluice_core::event::{Content, Event, Poison};
-use pgsluice_core::record::{Generation, Header, Offset, Record, TimestampType, TopicPartition};
-use pgsluice_core::source::Decode;
+use pgsluice_core::record::{
+    Generation, HeaderRef, Offset, Raw, Record, TimestampType, TopicPartition,
+};
 use pgsluice_core::verdict::Reason;
 
 /// Stands in for a header whose name is not UTF-8.
@@ -31,6 +33,7 @@ impl Copied {
         generation: Generation,
     ) -> Self {
         let (headers, headers_readable) = headers(message);
+        let raw = Raw::new(message.key(), message.payload(), headers.iter().copied());
         let (timestamp, timestamp_type) = timestamp(message.timestamp());
         let record = Record {
             partition,
@@ -38,20 +41,20 @@ impl Copied {
             generation,
             timestamp,
             timestamp_type,
-            key: message.key().map(Box::from),
-            value: message.payload().map(Box::from),
-            headers,
+            raw,
         };
         Self { record, headers_readable }
     }
 
     /// Finds out what the record means.
-    pub(crate) fn decode(self, decoder: &dyn Decode) -> Event {
-        let mut event = decoder.decode(self.record);
-        if !self.headers_readable {
-            refuse_headers(&mut event);
+    pub(crate) fn decode(self, decoder: &dyn Decode) -> Decoded {
+        let mut decoded = decoder.decode(self.record);
+        if let Decoded::Ready(event) = &mut decoded
+            && !self.headers_readable
+        {
+            refuse_headers(event);
         }
-        event
+        decoded
     }
 }
 
@@ -74,11 +77,11 @@ pub(super) fn timestamp(timestamp: Timestamp) -> (Option<i64>, TimestampType) {
 }
 
 /// All headers in order, and whether all could be read.
-fn headers(message: &BorrowedMessage<'_>) -> (Vec<Header>, bool) {
+fn headers<'m>(message: &'m BorrowedMessage<'_>) -> (Vec<HeaderRef<'m>>, bool) {
     let Some(headers) = message.headers() else { return (Vec::new(), true) };
     let read = |index| {
         let header = headers.try_get(index)?;
-        Some(Header { name: header.key.into(), value: header.value.map(Box::from) })
+        Some((header.key, header.value))
     };
     // One guard for all headers in the ordinary case; one a header once a name is bad. Nothing
     // is left half done by the panic: it comes before the closure has built anything.
@@ -86,9 +89,7 @@ fn headers(message: &BorrowedMessage<'_>) -> (Vec<Header>, bool) {
     if let Some(all) = caught(all) {
         return (all, true);
     }
-    let each = (0..headers.count()).filter_map(|index| {
-        caught(|| read(index))
-            .unwrap_or_else(|| Some(Header { name: UNREADABLE_HEADER.into(), value: None }))
-    });
+    let each = (0..headers.count())
+        .filter_map(|index| caught(|| read(index)).unwrap_or(Some((UNREADABLE_HEADER, None))));
     (each.collect(), false)
 }

@@ -2,6 +2,7 @@
 //! one.
 
 mod faults;
+mod missing;
 
 use std::time::{Duration, Instant};
 
@@ -56,10 +57,10 @@ fn records_are_read_from_the_wanted_position_and_carry_the_generation() {
     assert_eq!(running.offsets(), (4..10).collect::<Vec<_>>());
     assert!(running.events.iter().all(|event| event.record.generation == Generation(3)));
     let record = &running.events[0].record;
-    assert_eq!(record.key.as_deref(), Some(&b"k"[..]));
-    assert_eq!(record.value.as_deref(), Some(&b"4"[..]));
+    assert_eq!(record.key(), Some(&b"k"[..]));
+    assert_eq!(record.value(), Some(&b"4"[..]));
     assert_eq!(record.timestamp, Some(broker.now));
-    assert_eq!(record.header("h").and_then(|h| h.value.as_deref()), Some(&b"1"[..]));
+    assert_eq!(record.header("h").flatten(), Some(&b"1"[..]));
 
     // Reading again from an earlier position, with the anchor before it.
     let anchor = anchor_of(&running.events[2]);

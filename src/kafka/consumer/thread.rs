@@ -20,9 +20,10 @@ use super::record::Copied;
 use super::refused::Refused;
 use crate::config::{BatchConfig, Config};
 use crate::kafka::faults::name;
+use pgsluice_core::decode::{Decode, Decoded, Missing};
 use pgsluice_core::event::Event;
-use pgsluice_core::record::Generation;
-use pgsluice_core::source::{Command, Decode, PollEvent};
+use pgsluice_core::record::Record;
+use pgsluice_core::source::{Command, PollEvent};
 
 /// How long a poll waits for the first record; bounds how long a command waits, too.
 const IDLE_POLL: Duration = Duration::from_millis(20);
@@ -148,6 +149,10 @@ impl Poller {
                         reading.start(generation, next.0, anchor, Instant::now());
                     }
                 }
+                Command::Learned(missing) => {
+                    let now = Instant::now();
+                    self.readings.iter_mut().for_each(|reading| reading.learn(missing, now));
+                }
                 Command::Pause(partition) => self.hold(&partition, true),
                 Command::Resume(partition) => self.hold(&partition, false),
                 Command::Released { .. } => {}
@@ -211,7 +216,7 @@ impl Poller {
         let reading = self.readings.get(message.topic(), message.partition())?;
         let (timestamp, _) = super::record::timestamp(message.timestamp());
         let partition = reading.partition.clone();
-        let crc = || Copied::of(message, partition.clone(), Generation(0)).record.crc();
+        let crc = || pgsluice_core::record::crc(message.key(), message.payload());
         let admission = reading.admit(message.offset(), timestamp, crc);
         match admission {
             Admission::Drop => None,
@@ -222,10 +227,27 @@ impl Poller {
             }
             Admission::Deliver(generation) => {
                 let decoder = self.decoder.as_ref()?;
-                let copied = Copied::of(message, partition, generation);
-                self.budget.take(copied.record.weight());
-                Some(copied.decode(&**decoder))
+                match Copied::of(message, partition, generation).decode(&**decoder) {
+                    Decoded::Ready(event) => {
+                        self.budget.take(event.weight());
+                        Some(event)
+                    }
+                    Decoded::Missing(missing, record) => {
+                        self.wait_for(missing, record);
+                        None
+                    }
+                }
             }
+        }
+    }
+
+    /// Holds a record's partition until the decoder knows what it needs.
+    fn wait_for(&mut self, missing: Missing, record: Record) {
+        let Record { partition, generation, offset, .. } = record;
+        if let Some(reading) = self.readings.get(&partition.topic, partition.partition) {
+            reading.wait(missing, offset);
+            pause(&self.member, [&partition]);
+            self.events.send(PollEvent::Missing { partition, generation, missing }).ok();
         }
     }
 

@@ -4,7 +4,7 @@ use crate::sql::column_type::ColumnType;
 use pgsluice_core::event::RowAction;
 
 fn column(name: &str, ty: ColumnType) -> Column {
-    Column { name: name.into(), ty }
+    Column::new(name, ty)
 }
 
 fn customer() -> Target {

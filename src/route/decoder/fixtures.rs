@@ -7,7 +7,7 @@ use serde_json::Value as Tree;
 use super::tests::{decoder, record};
 use super::*;
 use pgsluice_core::event::LedgerEffect;
-use pgsluice_core::record::{Header, Offset, TimestampType};
+use pgsluice_core::record::{Offset, Raw, TimestampType};
 
 const OWN: [&str; 6] =
     ["eventId", "eventType", "aggregateId", "aggregateType", "sequenceNumber", "timestamp"];
@@ -37,18 +37,20 @@ fn read_record(line: &Tree) -> Record {
         let text = format!("{}{}{}", part("prefix"), part("fill").repeat(count), part("suffix"));
         text.into_bytes().into_boxed_slice()
     });
-    let headers = line["headers"].as_array().unwrap().iter().map(|header| Header {
-        name: header[0].as_str().unwrap().into(),
-        value: bytes(&header[1]),
-    });
+    let headers: Vec<_> = line["headers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|header| (header[0].as_str().unwrap(), bytes(&header[1])))
+        .collect();
     let mut record = record(None, None);
     record.partition.topic = line["topic"].as_str().unwrap().into();
     record.offset = Offset(line["offset"].as_i64().unwrap());
     record.timestamp = line["timestamp"].as_i64();
     record.timestamp_type = TimestampType::CreateTime;
-    record.key = bytes(&line["key_b64"]);
-    record.value = generated.or_else(|| bytes(&line["value_b64"]));
-    record.headers = headers.collect();
+    let (key, value) = (bytes(&line["key_b64"]), generated.or_else(|| bytes(&line["value_b64"])));
+    let headers = headers.iter().map(|(name, value)| (*name, value.as_deref()));
+    record.raw = Raw::new(key.as_deref(), value.as_deref(), headers);
     record
 }
 
@@ -57,7 +59,7 @@ fn assert_envelope(event: &Event, expected: &Tree) {
     let envelope = &event.envelope;
     let text = |name: &str| expected[name].as_str();
     let id = text("event_id").unwrap_or(&at);
-    assert_eq!(envelope.event_id.as_deref(), Some(id), "{at}");
+    assert_eq!(event.id(), id, "{at}");
     assert_eq!(envelope.event_type.as_deref(), text("event_type"), "{at}");
     let aggregate = envelope.aggregate.as_ref();
     assert_eq!(aggregate.map(|key| &*key.id), text("aggregate_id"), "{at}");
@@ -72,7 +74,7 @@ fn assert_payload(event: &Event, expected: &Tree) {
     wanted.as_object_mut().unwrap().retain(|name, _| !OWN.contains(&name.as_str()));
     let Content::Write(write) = &event.content else { panic!("{:?}", event.content) };
     let LedgerEffect::Merge(json) = &write.ledger else { panic!("{:?}", write.ledger) };
-    assert_eq!(serde_json::from_str::<Tree>(&json.0).unwrap(), wanted);
+    assert_eq!(serde_json::from_str::<Tree>(&json.text()).unwrap(), wanted);
 }
 
 fn assert_all(name: &str, decoder: &Decoder) {
@@ -138,5 +140,5 @@ fn big_numbers_of_a_payload_survive_digit_for_digit() {
     let LedgerEffect::Merge(json) = write.ledger else { panic!() };
     let numbers = "[9223372036854775808,18446744073709551616,123456789012345678901234567890,\
                    1e400,-0,-0.0,0.100000000000000000000000000001,1E-400,1.0,9007199254740993]";
-    assert_eq!(&*json.0, format!("{{\"n\":{numbers}}}"));
+    assert_eq!(json.text(), format!("{{\"n\":{numbers}}}"));
 }

@@ -3,10 +3,12 @@ use std::io::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Column, CompiledAction, CompiledRoute, Target};
+use crate::config::TableName;
+use crate::route::{Catalog, Table, TableColumn};
 use crate::sql::column_type::ColumnType;
+use pgsluice_core::envelope::{EnvelopeField, FieldValue};
 use pgsluice_core::event::{Json, LedgerEffect, RouteId, RowAction, RowWrite, Value, Write};
-use pgsluice_core::record::{Generation, Header, Offset, TimestampType, TopicPartition};
+use pgsluice_core::record::{Generation, Offset, Raw, TimestampType, TopicPartition};
 
 const ENVELOPE: &str = "[decode]\nformat = \"envelope\"\n";
 
@@ -24,42 +26,39 @@ fn config(text: &str) -> Config {
     crate::config::load(Some(file.path()), env, &crate::config::AnyProperty).unwrap()
 }
 
-fn column(name: &str, ty: ColumnType) -> Column {
-    Column { name: name.into(), ty }
+/// A catalog in which the table `x` has `id text`, `n integer`, `active boolean`, and `wide` has
+/// columns of text as well.
+fn catalog() -> Catalog {
+    let column = |name: &str, ty| TableColumn {
+        name: name.into(),
+        ty: Some(ty),
+        type_name: String::new(),
+        generated: false,
+        may_select: true,
+        may_insert: true,
+        may_update: true,
+    };
+    let text = ColumnType::Text { max_chars: None };
+    let narrow = [("id", text.clone()), ("n", ColumnType::Int4), ("active", ColumnType::Bool)];
+    let more = ["name", "city", "level", "note"].map(|name| (name, text.clone()));
+    let wide = [&narrow[..], &more].concat();
+    let table = |name: &str, columns: &[(&str, ColumnType)]| Table {
+        schema: "public".into(),
+        name: name.into(),
+        is_table: true,
+        has_rules: false,
+        schema_usable: true,
+        may_delete: true,
+        columns: columns.iter().map(|(name, ty)| column(name, ty.clone())).collect(),
+        unique: vec![vec!["id".into()]],
+    };
+    let tables = [table("x", &narrow), table("wide", &wide)];
+    let named = |table: Table| (TableName { schema: None, name: table.name.clone() }, table);
+    Catalog::from_tables(tables.map(named))
 }
 
-/// The plan that compiling would give if every table had `id text`, `n integer`, `active boolean`.
 fn plan(config: &Config) -> Plan {
-    use crate::config::RouteAction;
-    let text = ColumnType::Text { max_chars: None };
-    let target = |columns: Vec<Column>| Target {
-        schema: "public".into(),
-        table: "x".into(),
-        key: vec![column("id", text.clone())],
-        columns,
-    };
-    let mut actions: Vec<CompiledAction> = config
-        .routes
-        .iter()
-        .map(|route| match &route.action {
-            RouteAction::Skip => CompiledAction::Skip,
-            RouteAction::Document { .. } => CompiledAction::Document { merge: true },
-            RouteAction::Upsert { .. } => {
-                CompiledAction::Upsert(target(vec![column("n", ColumnType::Int4)]))
-            }
-            RouteAction::Delete { soft, .. } => {
-                let soft = soft.iter().map(|(name, _)| column(name, ColumnType::Bool));
-                CompiledAction::Delete(target(soft.collect()))
-            }
-        })
-        .collect();
-    actions.push(CompiledAction::Document { merge: config.decode.format == Format::Envelope });
-    let routes = actions.into_iter().enumerate();
-    let compiled = |(id, action)| {
-        let id = RouteId(u16::try_from(id).unwrap());
-        CompiledRoute { id, name: format!("route {}", id.0).into(), action }
-    };
-    Plan { routes: routes.map(compiled).collect() }
+    Plan::compile(config, &catalog()).unwrap()
 }
 
 /// A decoder for a configuration that has `text` beside what is required.
@@ -75,9 +74,7 @@ pub(super) fn record(key: Option<&[u8]>, value: Option<&[u8]>) -> Record {
         generation: Generation(1),
         timestamp: Some(1_000),
         timestamp_type: TimestampType::CreateTime,
-        key: key.map(Box::from),
-        value: value.map(Box::from),
-        headers: Vec::new(),
+        raw: Raw::pair(key, value),
     }
 }
 
@@ -125,11 +122,11 @@ fn poisoned(event: &Event) -> (Reason, Option<&str>) {
 }
 
 fn replaced(text: &str) -> LedgerEffect {
-    LedgerEffect::Set(Json(text.into()))
+    LedgerEffect::Set(Json::Value(text.into()))
 }
 
 fn merged(text: &str) -> LedgerEffect {
-    LedgerEffect::Merge(Json(text.into()))
+    LedgerEffect::Merge(Json::Value(text.into()))
 }
 
 fn text(text: &str) -> Value {
@@ -157,7 +154,7 @@ fn plain_takes_any_json_as_the_state_of_its_key() {
     let event = decode("", "c-1", " [1.10, {\"a\":1e400}]\n");
     assert_eq!(state(&event), &replaced("[1.10, {\"a\":1e400}]"));
     assert_eq!(aggregate(&event), Some(("t", "c-1")));
-    assert_eq!(event.envelope.event_id.as_deref(), Some("t/3/7"));
+    assert_eq!(event.id(), "t/3/7");
     assert_eq!(event.envelope.event_type.as_deref(), Some("record"));
     assert_eq!(event.envelope.version, None);
     assert_eq!(event.envelope.time, Some(jiff::Timestamp::from_second(1).unwrap()));
@@ -269,13 +266,14 @@ fn fallbacks_stand_in_for_what_is_absent_or_null_but_not_for_what_is_broken() {
     let decoder = decoder(&fields);
     let tenant = |value: &str, header: Option<Option<&[u8]>>| {
         let mut record = record(None, Some(value.as_bytes()));
-        record.headers = header
-            .map(|value| Header { name: "h".into(), value: value.map(Box::from) })
-            .into_iter()
-            .collect();
+        let headers: Vec<_> = header.into_iter().map(|value| ("h", value)).collect();
+        record.raw = Raw::new(None, record.value(), headers);
         decoder.decode(record)
     };
-    let of = |event: &Event| event.envelope.tenant.as_deref().map(str::to_owned);
+    let of = |event: &Event| match event.field(EnvelopeField::Tenant) {
+        Some(FieldValue::Text(tenant)) => Some(tenant.into_owned()),
+        _ => None,
+    };
     let named = renamed("tenant", "\"acme\"");
     assert_eq!(of(&tenant(RENAMED, None)).as_deref(), Some("none"));
     assert_eq!(of(&tenant(&named, None)).as_deref(), Some("acme"));
@@ -293,7 +291,7 @@ fn versions_and_nonces_are_whole_numbers_from_anywhere() {
     let fields = "[decode.fields]\nversion = \"timestamp\"\nnonce = \"value:/nonce\"";
     let event = decode(fields, "c-1", "{\"nonce\":\"0042\"}");
     assert_eq!(event.envelope.version.map(|v| v.0), Some(1_000));
-    assert_eq!(event.envelope.nonce, Some(42));
+    assert_eq!(event.field(EnvelopeField::Nonce), Some(FieldValue::Number(42)));
     let broken = decode(fields, "c-1", "{\"nonce\":1.5}");
     assert_eq!(poisoned(&broken), (Reason::FieldInvalid, Some("nonce")));
 }
@@ -367,7 +365,7 @@ fn automatic_columns_are_the_members_of_their_names() {
     let auto = ROUTES.replace("{ n = \"payload:/n\" }", "\"auto\"");
     let event = decode(&auto, "c-1", RENAMED);
     let (LedgerEffect::Keep, [row]) = written(&event) else { panic!() };
-    assert_eq!(*row.columns, [Some(Value::Int(5))]);
+    assert_eq!(*row.columns, [Some(Value::Int(5)), None]);
 }
 
 #[test]
@@ -427,7 +425,7 @@ proptest! {
     ) {
         for config in ["", ROUTES] {
             let event = decoder(config).decode(record(key.as_deref(), value.as_deref()));
-            prop_assert!(event.envelope.event_id.is_some());
+            prop_assert!(!event.id().is_empty());
         }
     }
 

@@ -8,11 +8,12 @@ use crate::sql::binder::Bind;
 use crate::sql::name::Schema;
 use crate::sql::parameter::Cell;
 use crate::sql::query::{Columns, Query, column};
-use crate::store::notification::Trouble;
+use crate::store::notification::{self, Trouble};
 use crate::store::sink::SinkId;
+use pgsluice_core::envelope::EnvelopeField;
 use pgsluice_core::event::Event;
 use pgsluice_core::fault::{Fault, FaultKind};
-use pgsluice_core::record::{Header, Offset, StreamId};
+use pgsluice_core::record::{Headers, Offset, StreamId};
 use pgsluice_core::verdict::{Disposition, Reason};
 
 /// A record on its way into the table.
@@ -74,14 +75,14 @@ fn columns<'a>(letters: &'a [Letter<'a>]) -> Columns<'a> {
             Bind::Text,
             of(|l| Cell::text(Some(l.event.record.timestamp_type.as_str()))),
         ),
-        ("key", Bind::Bytea, of(|l| Cell::bytes(l.event.record.key.as_deref()))),
-        ("value", Bind::Bytea, of(|l| Cell::bytes(l.event.record.value.as_deref()))),
-        ("headers", Bind::Jsonb, of(|l| Cell::Json(headers(&l.event.record.headers).into()))),
+        ("key", Bind::Bytea, of(|l| Cell::bytes(l.event.record.key()))),
+        ("value", Bind::Bytea, of(|l| Cell::bytes(l.event.record.value()))),
+        ("headers", Bind::Jsonb, of(|l| Cell::Json(headers(l.event.record.raw.headers()).into()))),
         ("aggregate_type", Bind::Text, of(|l| l.aggregate_text(|a| &a.aggregate_type))),
         ("aggregate_id", Bind::Text, of(|l| l.aggregate_text(|a| &a.id))),
         ("aggregate_version", Bind::Int8, of(|l| Cell::int(l.event.envelope.version.map(|v| v.0)))),
-        ("event_id", Bind::Text, of(|l| Cell::shown(l.event.envelope.event_id.as_deref()))),
-        ("event_type", Bind::Text, of(|l| Cell::shown(l.event.envelope.event_type.as_deref()))),
+        ("event_id", Bind::Text, of(|l| notification::shown(l.event, EnvelopeField::EventId))),
+        ("event_type", Bind::Text, of(|l| notification::shown(l.event, EnvelopeField::EventType))),
         ("disposition", Bind::Text, of(|l| Cell::text(Some(l.disposition.as_str())))),
         ("reason", Bind::Text, of(|l| Cell::text(Some(l.reason.as_str())))),
         ("sqlstate", Bind::Text, of(|l| l.trouble.sqlstate())),
@@ -106,13 +107,9 @@ impl<'a> Letter<'a> {
 }
 
 /// Headers as stored: an array of `[name, value]` in their order, the value in base64 or null.
-fn headers(headers: &[Header]) -> String {
-    let pairs: Vec<_> = headers
-        .iter()
-        .map(|header| {
-            json!([header.name, header.value.as_deref().map(|value| STANDARD.encode(value))])
-        })
-        .collect();
+fn headers(headers: Headers<'_>) -> String {
+    let pairs: Vec<_> =
+        headers.map(|(name, value)| json!([name, value.map(|v| STANDARD.encode(v))])).collect();
     serde_json::Value::Array(pairs).to_string()
 }
 

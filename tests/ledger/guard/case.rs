@@ -99,9 +99,11 @@ impl Case {
             let columns = [Some(Value::Int(offset))];
             let mut event = match (self.route, self.deletes && at == last) {
                 (Route::Document, true) => writes(offset, version, LedgerEffect::Clear),
-                (Route::Document, false) => {
-                    writes(offset, version, LedgerEffect::Set(Json(offset.to_string().into())))
-                }
+                (Route::Document, false) => writes(
+                    offset,
+                    version,
+                    LedgerEffect::Set(Json::Value(offset.to_string().into())),
+                ),
                 (Route::Table, true) => row(offset, version, RowAction::Remove, number, &[]),
                 (Route::Table, false) => row(offset, version, RowAction::Upsert, number, &columns),
             };

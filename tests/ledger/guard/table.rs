@@ -81,7 +81,7 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(name: &str, gaps: GapPolicy) -> Self {
-        let column = |name: &str| Column { name: name.into(), ty: ColumnType::Int8 };
+        let column = |name: &str| Column::new(name, ColumnType::Int8);
         let target = Target {
             schema: "public".into(),
             table: "target".into(),

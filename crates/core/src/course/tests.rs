@@ -4,7 +4,7 @@ use crate::event::{
     Write as EventWrite,
 };
 use crate::fault::{FaultKind, SqlState};
-use crate::record::{Generation, Record, TimestampType, TopicPartition};
+use crate::record::{Generation, Raw, Record, TimestampType, TopicPartition};
 
 const STREAM: StreamId = StreamId(1);
 
@@ -16,9 +16,7 @@ fn event(offset: i64, version: i64, content: Content) -> Event {
             generation: Generation(1),
             timestamp: None,
             timestamp_type: TimestampType::NotAvailable,
-            key: None,
-            value: None,
-            headers: Vec::new(),
+            raw: Raw::default(),
         },
         envelope: Envelope {
             event_id: Some(format!("e{offset}").into()),
@@ -31,7 +29,7 @@ fn event(offset: i64, version: i64, content: Content) -> Event {
 }
 
 pub(super) fn write(offset: i64, version: i64) -> Event {
-    let ledger = LedgerEffect::Set(Json("{}".into()));
+    let ledger = LedgerEffect::Set(Json::Value("{}".into()));
     let write = EventWrite { route: RouteId(0), ledger, rows: Vec::new() };
     event(offset, version, Content::Write(write))
 }

@@ -5,7 +5,7 @@
 //! Each seed draws its own world: sizes, policies, odd records and a mix of faults. A checker sees
 //! every row before it is stored and keeps the first broken invariant. After a storm of faults
 //! comes a calm in which everything pending must complete; then every process drains, and what is
-//! stored is compared with a sequential oracle.
+//! stored is compared with an oracle of its own, written from the contract.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -20,7 +20,7 @@
 //! | `scheduler.rs`, `weather.rs` | who moves next; what goes wrong; the calm after it |
 //! | `checker.rs`, `oracle.rs` | the invariants, and the right end of a run |
 //! | `scenarios.rs` | hard cases, scripted |
-//! | `mutations.rs` | every guard removed once: the checker must notice |
+//! | `mutations.rs` | every guard removed once ([`crate::guard`]): somebody must notice |
 //!
 //! `PGSLUICE_SIM_SEED=n cargo test --lib simulation -- --nocapture` replays one seed and tells its
 //! story; `PGSLUICE_SIM_SEEDS=n` sets how many seeds the random run tries.

@@ -4,37 +4,39 @@
 //! The rule it must not contradict is [`crate::verdict::judge`].
 
 use crate::event::AggregateVersion;
+use crate::guard::guards;
 use crate::record::RecordId;
 use crate::verdict::{GapPolicy, LedgerRow};
 
-/// A guard that does not stand in the core: a condition of SQL, or of a shell, as the models have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ModelGuard {
-    /// `condition`, first attempts: versions are compared, a deleted row waits for its own stream.
-    VersionCompare,
-    /// `condition`, first attempts: the group stands behind the stored position.
-    PositionCompare,
-    /// `condition`, first attempts: the row is not parked.
-    ParkedCheck,
-    /// `letters`: no record of the group has a letter.
-    LetterCheck,
-    /// `moved`: `coalesce(excluded.version, t.version)`.
-    VersionKept,
-    /// `condition`, second attempts, and `ledger::park`: the row stands where it was judged.
-    SeenCompare,
-    /// `rollback to savepoint event` takes back one event, not all that the transaction did.
-    EventSavepoint,
-    /// `progress::own` in the barrier: only the owner's progress is written.
-    OwnerAdvances,
-    /// `progress::own` in a take: only the owner moves the position.
-    OwnerRepositions,
-    /// `progress::own` before letters: only the owner writes them.
-    OwnerDeadLetters,
-    /// The barrier sees the lock of its own session.
-    LockCheck,
-    /// `perform::take`: a position beyond the log's end is compared once more with what Kafka says
-    /// after the claim.
-    EndAskedAgain,
+guards! {
+    /// A guard that does not stand in the core: a condition of SQL, or of a shell, as the models have it.
+    pub(super) enum ModelGuard {
+        /// `condition`, first attempts: versions are compared, a deleted row waits for its own stream.
+        VersionCompare,
+        /// `condition`, first attempts: the group stands behind the stored position.
+        PositionCompare,
+        /// `condition`, first attempts: the row is not parked.
+        ParkedCheck,
+        /// `letters`: no record of the group has a letter.
+        LetterCheck,
+        /// `moved`: `coalesce(excluded.version, t.version)`.
+        VersionKept,
+        /// `condition`, second attempts, and `ledger::park`: the row stands where it was judged.
+        SeenCompare,
+        /// `rollback to savepoint event` takes back one event, not all that the transaction did.
+        EventSavepoint,
+        /// `progress::own` in the barrier: only the owner's progress is written.
+        OwnerAdvances,
+        /// `progress::own` in a take: only the owner moves the position.
+        OwnerRepositions,
+        /// `progress::own` before letters: only the owner writes them.
+        OwnerDeadLetters,
+        /// The barrier sees the lock of its own session.
+        LockCheck,
+        /// `perform::take`: a position beyond the log's end is compared once more with what Kafka says
+        /// after the claim.
+        EndAskedAgain,
+    }
 }
 
 /// What the condition of the fast statement looks at in a group.

@@ -18,6 +18,8 @@ fn noticed(removed: Removed, weather: fn(&mut Swarm), expected: &[&str]) {
         panic!("nobody noticed within {BOUND} seeds that {removed:?}");
     };
     println!("noticed {removed:?} at seed {seed}: {broken}");
+    let whole = run(seed, Removed::Nothing, weather, false).err();
+    assert_eq!(whole, None, "seed {seed} breaks a promise with every guard in place");
     assert!(
         expected.iter().any(|invariant| broken.starts_with(invariant)),
         "noticed for another reason at seed {seed}: {broken}"
@@ -62,6 +64,19 @@ macro_rules! mutations {
             let weathers: &[fn(&mut Swarm)] = &[$($weather,)? any_weather];
             noticed($guard, weathers[0], &[$($expected),+]);
         })*
+
+        #[test]
+        fn every_guard_is_removed_once() {
+            let removed = [$($guard),*];
+            for guard in Guard::ALL {
+                assert!(removed.contains(&Core(*guard)), "{guard:?}");
+            }
+            // Its case is a script, in `scenarios.rs`.
+            let scripted = ModelGuard::EndAskedAgain;
+            for guard in ModelGuard::ALL.iter().filter(|guard| **guard != scripted) {
+                assert!(removed.contains(&Model(*guard)), "{guard:?}");
+            }
+        }
     };
 }
 

@@ -94,7 +94,7 @@ impl Process {
             // One that opens late, when a newer one is in use, is closed by the coordinator.
             Input::SessionOpened(id) => self.session = self.session.max(Some(*id)),
             Input::Polled(events) => {
-                self.held += events.iter().map(|e| e.record.weight()).sum::<usize>();
+                self.held += events.iter().map(|e| e.weight()).sum::<usize>();
             }
             Input::Replied { session, lane, groups } if self.session == Some(*session) => {
                 self.requests[usize::from(*lane == Lane::Slow)] -= 1;

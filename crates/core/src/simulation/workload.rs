@@ -8,7 +8,7 @@ use crate::event::{
     Write,
 };
 use crate::record::{
-    Generation, Offset, Record, RecordId, StreamId, TimestampType, TopicPartition,
+    Generation, Offset, Raw, Record, RecordId, StreamId, TimestampType, TopicPartition,
 };
 use crate::verdict::Reason;
 
@@ -216,9 +216,7 @@ impl Workload {
                 generation: Generation(0),
                 timestamp: Some(1_000 + offset),
                 timestamp_type: TimestampType::CreateTime,
-                key: None,
-                value: Some(rec.to_le_bytes().into()),
-                headers: Vec::new(),
+                raw: Raw::pair(None, Some(&rec.to_le_bytes())),
             },
             envelope: Envelope::default(),
             content: Content::Skip(Reason::SkipRoute),
@@ -229,12 +227,12 @@ impl Workload {
         let envelope = &mut spec.event.envelope;
         envelope.aggregate = spec.aggregate.map(|a| self.keys[a].clone());
         if spec.meaning != Meaning::Undecodable {
-            envelope.event_id = Some(spec.event_id.clone());
+            envelope.event_id = Some((*spec.event_id).into());
             envelope.version = spec.version;
         }
         let route = self.route(spec);
         spec.event.content = match spec.meaning {
-            Meaning::Write => written(route, LedgerEffect::Set(Json("1".into()))),
+            Meaning::Write => written(route, LedgerEffect::Set(Json::Value("1".into()))),
             Meaning::Delete => written(route, LedgerEffect::Clear),
             Meaning::Skip => Content::Skip(Reason::SkipRoute),
             Meaning::Undecodable => Content::Poison(Poison::new(Reason::JsonSyntax, None)),
@@ -257,7 +255,7 @@ impl Workload {
             Meaning::Write | Meaning::Delete | Meaning::Skip | Meaning::Undecodable => false,
         };
         if routed {
-            event.content = written(self.route(spec), LedgerEffect::Set(Json("1".into())));
+            event.content = written(self.route(spec), LedgerEffect::Set(Json::Value("1".into())));
         }
         event
     }

@@ -54,7 +54,7 @@ pub(super) struct Watch {
 }
 
 fn weight<'e>(events: impl IntoIterator<Item = &'e Event>) -> usize {
-    events.into_iter().map(|event| event.record.weight()).sum()
+    events.into_iter().map(|event| event.weight()).sum()
 }
 
 impl Watch {

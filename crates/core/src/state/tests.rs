@@ -6,10 +6,11 @@ use crate::backoff::Backoff;
 use crate::event::{AggregateKey, Content, Envelope, Json, LedgerEffect, Poison, RouteId, Write};
 use crate::fault::{Decision, Fault, FaultKind, SqlState};
 use crate::input::{Claim, TakeReply};
-use crate::record::{OwnerEpoch, Record, TimestampType};
+use crate::record::{OwnerEpoch, Raw, Record, TimestampType};
 use crate::verdict::GapPolicy;
 
 mod books;
+mod first_attempt;
 
 const LOCKED: FaultKind = FaultKind::Server(SqlState(*b"55P03"));
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
@@ -22,11 +23,8 @@ fn partition() -> TopicPartition {
 }
 
 fn write() -> Content {
-    Content::Write(Write {
-        route: RouteId(0),
-        ledger: LedgerEffect::Set(Json("{}".into())),
-        rows: Vec::new(),
-    })
+    let ledger = LedgerEffect::Set(Json::Value("{}".into()));
+    Content::Write(Write { route: RouteId(0), ledger, rows: Vec::new() })
 }
 
 fn locked() -> GroupReply {
@@ -129,12 +127,17 @@ impl Reader {
         self.read_from(partition(), (aggregate, offset), content);
     }
 
-    fn read_from(
-        &mut self,
+    fn read_from(&mut self, partition: TopicPartition, place: (&str, i64), content: Content) {
+        let event = self.event(partition, place, content);
+        self.give(Input::Polled(vec![event]));
+    }
+
+    fn event(
+        &self,
         partition: TopicPartition,
         (aggregate, offset): (&str, i64),
         content: Content,
-    ) {
+    ) -> Event {
         let key = AggregateKey { aggregate_type: Arc::from("A"), id: Arc::from(aggregate) };
         let record = Record {
             partition,
@@ -142,13 +145,10 @@ impl Reader {
             generation: self.generation,
             timestamp: None,
             timestamp_type: TimestampType::NotAvailable,
-            key: None,
-            value: None,
-            headers: Vec::new(),
+            raw: Raw::default(),
         };
         let envelope = Envelope { aggregate: Some(key), ..Envelope::default() };
-        let event = Event { record, envelope, content };
-        self.give(Input::Polled(vec![event]));
+        Event { record, envelope, content }
     }
 
     /// The groups that were sent and not answered, with their lane.

@@ -10,7 +10,7 @@ impl State {
     /// The configuration says to stop at this record: nothing after it is accepted, and the
     /// partition halts once everything before it is finished.
     pub(super) fn stop_at(&mut self, event: Event) {
-        self.free(event.record.weight());
+        self.free(event.weight());
         let Content::Halt(reason) = event.content else { return };
         if let Some(partition) = self.partitions.get_mut(&event.record.partition) {
             partition.halt_when_finished = Some((reason, event.record.offset));
@@ -21,7 +21,7 @@ impl State {
         if let Some(partition) = self.partitions.get_mut(&event.record.partition) {
             partition.frontier.finish(&event.record);
         }
-        self.free(event.record.weight());
+        self.free(event.weight());
         self.out.push(Action::Report(Report::Finished {
             partition: event.record.partition.clone(),
             verdict: Verdict::Skipped,

@@ -10,13 +10,13 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
 use crate::kafka::faults::name;
+use pgsluice_core::decode::{Decode, Decoded};
 use pgsluice_core::fault::PollFault;
 use pgsluice_core::record::Record;
-use pgsluice_core::source::Decode;
 use rdkafka::error::RDKafkaErrorCode;
 
 /// A mock broker, also where a real one is at hand.
-fn mocked(name: &str) -> Broker {
+pub(super) fn mocked(name: &str) -> Broker {
     let topic = format!("{name}-{}", std::process::id());
     let now = jiff::Timestamp::now().as_millisecond();
     let mock = MockCluster::new(1).unwrap();
@@ -176,7 +176,7 @@ fn a_position_that_could_not_be_committed_is_forgotten_with_its_partition() {
 struct AsPanic;
 
 impl Decode for AsPanic {
-    fn decode(&self, _: Record) -> Event {
+    fn decode(&self, _: Record) -> Decoded {
         panic!("on purpose")
     }
 }

@@ -11,19 +11,24 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError, unbounded_channel};
 
 use super::super::*;
+use pgsluice_core::decode::{Decode, Decoded};
 use pgsluice_core::event::{Content, Envelope, Event};
 use pgsluice_core::record::{Anchor, Generation, NextOffset, Record, TopicPartition};
-use pgsluice_core::source::Decode;
 use pgsluice_core::verdict::Reason;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 struct AsSkip;
 
+/// An event of which nothing matters but its record.
+pub(super) fn skipped(record: Record) -> Event {
+    let content = Content::Skip(Reason::SkipRoute);
+    Event { record, envelope: Envelope::default(), content }
+}
+
 impl Decode for AsSkip {
-    fn decode(&self, record: Record) -> Event {
-        let content = Content::Skip(Reason::SkipRoute);
-        Event { record, envelope: Envelope::default(), content }
+    fn decode(&self, record: Record) -> Decoded {
+        Decoded::Ready(skipped(record))
     }
 }
 
@@ -74,11 +79,21 @@ impl Broker {
         producer: &BaseProducer,
         values: impl IntoIterator<Item = String>,
     ) {
+        self.produce_to(producer, 0, values);
+    }
+
+    /// Produces to a partition.
+    pub(super) fn produce_to(
+        &self,
+        producer: &BaseProducer,
+        partition: i32,
+        values: impl IntoIterator<Item = String>,
+    ) {
         for value in values {
             let headers =
                 OwnedHeaders::new().insert(rdkafka::message::Header { key: "h", value: Some("1") });
             let record = BaseRecord::to(&self.topic)
-                .partition(0)
+                .partition(partition)
                 .key("k")
                 .payload(&value)
                 .timestamp(self.now)

@@ -30,7 +30,7 @@ pub(crate) struct Document<'a> {
     /// The value without surrounding white space.
     pub(crate) text: &'a str,
     /// The members in their order, duplicates included; `None` for anything but an object.
-    members: Option<Vec<Member<'a>>>,
+    pub(super) members: Option<Vec<Member<'a>>>,
 }
 
 /// What became of some bytes that should be JSON. Both parts can be there: a text that is too
@@ -91,13 +91,21 @@ impl<'a> Document<'a> {
         members.iter().rev().find(|member| member.name == name).map(|member| member.value)
     }
 
-    /// The object without the members of these names, as text; the value itself when it is no
-    /// object or has none of them.
-    pub(crate) fn without(&self, names: &[Box<str>]) -> Cow<'a, str> {
+    /// The object without the members of these names; the value itself when it is no object or has
+    /// none of them.
+    pub(crate) fn without(&self, names: &[Box<str>]) -> Rest<'a> {
         let own = |member: &Member<'_>| names.iter().any(|name| **name == *member.name);
         let Some(members) = self.members.as_ref().filter(|all| all.iter().any(own)) else {
-            return Cow::Borrowed(self.text);
+            return Rest::Value(self.text);
         };
+        let first = members.iter().position(|member| !own(member));
+        let last = members.iter().rposition(|member| !own(member));
+        if let (Some(first), Some(last)) = (first, last)
+            && !members[first..=last].iter().any(own)
+            && let Some(text) = self.run(&members[first], &members[last])
+        {
+            return Rest::Members(text);
+        }
         let mut text = String::with_capacity(self.text.len());
         text.push('{');
         for member in members.iter().filter(|member| !own(member)) {
@@ -112,7 +120,39 @@ impl<'a> Document<'a> {
             text.push_str(member.value);
         }
         text.push('}');
-        Cow::Owned(text)
+        Rest::Built(text)
+    }
+
+    /// The text from one member to another; `None` when the first one's name has escapes, because
+    /// then nobody knows where it began.
+    fn run(&self, first: &Member<'a>, last: &Member<'a>) -> Option<&'a str> {
+        let Cow::Borrowed(name) = first.name else { return None };
+        let place = |part: &str| part.as_ptr().addr().checked_sub(self.text.as_ptr().addr());
+        // The quote before the name belongs to it.
+        let start = place(name)?.checked_sub(1)?;
+        self.text.get(start..place(last.value)? + last.value.len())
+    }
+}
+
+/// What is left of a value without some of its members.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rest<'a> {
+    /// All of it.
+    Value(&'a str),
+    /// These members, which stand next to each other; the braces are not part of the text.
+    Members(&'a str),
+    /// An object that was put together anew.
+    Built(String),
+}
+
+impl<'a> Rest<'a> {
+    /// The text of the value.
+    pub(crate) fn into_text(self) -> Cow<'a, str> {
+        match self {
+            Self::Value(text) => Cow::Borrowed(text),
+            Self::Members(members) => Cow::Owned(["{", members, "}"].concat()),
+            Self::Built(text) => Cow::Owned(text),
+        }
     }
 }
 
@@ -197,63 +237,8 @@ pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// How deep a key may be nested to be brought into canonical form.
-const KEY_DEPTH: usize = 32;
-
-/// The canonical text of a JSON value: no white space, members sorted by name and the last of a
-/// name kept, strings escaped in one way only, numbers digit for digit. A string at the top is
-/// its own content, so that the keys `"c-1"` and `c-1` name the same aggregate.
-///
-/// `None` when `text` is not JSON, is nested deeper than any sensible key, or holds text that
-/// Postgres cannot store.
-pub(crate) fn canonical(text: &str) -> Option<String> {
-    let document = Document::parse(text).ok()?;
-    if storage_problem(document.text, KEY_DEPTH).is_some() {
-        return None;
-    }
-    if let Some(content) = string_content(document.text) {
-        return Some(content.into_owned());
-    }
-    let mut out = String::with_capacity(document.text.len());
-    push_canonical(&mut out, &document)?;
-    Some(out)
-}
-
-/// Recursion is bounded by [`KEY_DEPTH`].
-fn push_canonical(out: &mut String, document: &Document<'_>) -> Option<()> {
-    if let Some(members) = &document.members {
-        let sorted: std::collections::BTreeMap<&str, &str> =
-            members.iter().map(|member| (&*member.name, member.value)).collect();
-        out.push('{');
-        for (position, (name, value)) in sorted.into_iter().enumerate() {
-            if position > 0 {
-                out.push(',');
-            }
-            out.push_str(&quoted(name));
-            out.push(':');
-            push_canonical(out, &Document::parse(value).ok()?)?;
-        }
-        out.push('}');
-    } else if document.text.starts_with('[') {
-        let elements: Vec<&RawValue> = serde_json::from_str(document.text).ok()?;
-        out.push('[');
-        for (position, element) in elements.into_iter().enumerate() {
-            if position > 0 {
-                out.push(',');
-            }
-            push_canonical(out, &Document::parse(element.get()).ok()?)?;
-        }
-        out.push(']');
-    } else if let Some(content) = string_content(document.text) {
-        out.push_str(&quoted(&content));
-    } else {
-        out.push_str(document.text);
-    }
-    Some(())
-}
-
 /// Why valid JSON must not be stored.
-fn storage_problem(text: &str, max_depth: usize) -> Option<Reason> {
+pub(super) fn storage_problem(text: &str, max_depth: usize) -> Option<Reason> {
     if deeper_than(text, max_depth) {
         Some(Reason::JsonDepth)
     } else if has_unstorable_escape(text) {
@@ -451,24 +436,31 @@ mod tests {
     #[test]
     fn removing_members_keeps_every_digit_of_the_others() {
         let text = r#"{"id":1,"n": 1.10e400 ,"i\u0064":2,"q\"":-0.0,"id":3}"#;
-        let document = Document::parse(text).unwrap();
-        assert_eq!(document.without(&["id".into()]), r#"{"n":1.10e400,"q\"":-0.0}"#);
-        assert_eq!(document.without(&["x".into()]), text);
-        assert_eq!(Document::parse("{\"id\":1}").unwrap().without(&["id".into()]), "{}");
+        let without = |text, name: &str| {
+            Document::parse(text).unwrap().without(&[name.into()]).into_text().into_owned()
+        };
+        assert_eq!(without(text, "id"), r#"{"n":1.10e400,"q\"":-0.0}"#);
+        assert_eq!(without(text, "x"), text);
+        assert_eq!(without("{\"id\":1}", "id"), "{}");
     }
 
     #[test]
-    fn canonical_text_is_one_for_equal_keys() {
-        assert_eq!(canonical("\"c-1\"").unwrap(), "c-1");
-        assert_eq!(canonical(" 42 ").unwrap(), "42");
-        assert_eq!(canonical("1.0").unwrap(), "1.0");
-        assert_eq!(
-            canonical(r#"{ "b" : [ 1, "\u0041" ] , "a": null, "b":{"d":1,"c":2} }"#).unwrap(),
-            r#"{"a":null,"b":{"c":2,"d":1}}"#
-        );
-        for text in ["c-1", "007", "", "\"a\\u0000\"", &"[".repeat(100)] {
-            assert_eq!(canonical(text), None, "{text}");
+    fn members_that_stand_together_are_left_where_they_are() {
+        let rest = |text| Document::parse(text).unwrap().without(&["id".into(), "t".into()]);
+        for text in [
+            r#"{"a": 1.0 , "b\"":2}"#,
+            r#"{"id":1, "a": 1.0 , "b\"":2 ,"t":[]}"#,
+            r#"{"a": 1.0 , "b\"":2,"id":1}"#,
+            r#"{ "t":1,"i\u0064":2,"a": 1.0 , "b\"":2}"#,
+        ] {
+            match rest(text) {
+                Rest::Value(all) => assert_eq!(all, text),
+                Rest::Members(run) => assert_eq!(run, r#""a": 1.0 , "b\"":2"#),
+                Rest::Built(built) => panic!("{built}"),
+            }
         }
+        assert_eq!(rest(r#"{"a":1,"id":2,"b":3}"#), Rest::Built(r#"{"a":1,"b":3}"#.into()));
+        assert_eq!(rest(r#"{"id":2,"\u0061":3}"#), Rest::Built(r#"{"a":3}"#.into()));
     }
 
     proptest! {
