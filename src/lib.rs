@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod demo;
+pub mod exit;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod kafka;
@@ -19,5 +20,4 @@ pub mod route;
 pub mod run;
 pub mod sql;
 pub mod store;
-pub mod supervisor;
 pub mod telemetry;

@@ -8,8 +8,8 @@ mod invariants;
 use std::fs;
 
 use crate::config::{self, DEFAULT_TOML};
+use crate::exit::ExitReason;
 use crate::kafka::Librdkafka;
-use crate::supervisor::ExitReason;
 use crate::telemetry::{DEFINITIONS, Definition, Kind};
 use pgsluice_core::verdict::Reason;
 

@@ -8,7 +8,7 @@ use crate::check::{self, From, Report, Sample, Wanted};
 use crate::config::{
     self, Config, ConfigProblems, DEFAULT_TOML, FieldSource, FieldSources, RouteAction, RouteConfig,
 };
-use crate::supervisor::ExitReason;
+use crate::exit::ExitReason;
 
 use pgsluice_core::envelope::EnvelopeField;
 

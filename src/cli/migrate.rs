@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use clap::Args;
 
 use crate::config::Config;
+use crate::exit::ExitReason;
 use crate::route::grants::of_routes;
 use crate::store::grants::own;
 use crate::store::migrate::{self, MigrateError, MigrationReport};
-use crate::supervisor::ExitReason;
 
 use super::{Source, complain, say, with_config};
 

@@ -14,8 +14,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config};
+use crate::exit::ExitReason;
 use crate::kafka;
-use crate::supervisor::ExitReason;
 
 /// Moves events from Kafka into PostgreSQL: each aggregate in its own transaction, one final
 /// outcome for every record.

@@ -6,10 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::{Config, DEFAULT_ROUTE, parse_duration};
+use crate::exit::ExitReason;
 use crate::postgres::{OpenError, Probe};
 use crate::sql::name::Schema;
 use crate::store::brake::{BrakeKind, Standing, accept, standing};
-use crate::supervisor::ExitReason;
 use pgsluice_core::fault::Fault;
 
 use super::check::Output;

@@ -1,22 +1,20 @@
 //! `pgsluice run`: starts the parts in the order in which they can fail clearly, and waits.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::config::Config;
+use crate::exit::ExitReason;
 use crate::run;
-use crate::supervisor::{Criticality, ExitReason, Supervisor};
 use crate::telemetry::{Telemetry, flush_logs, init_logs};
 
 use super::complain;
-
-/// How long tasks may take to notice that the process ends.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// The pipeline ends its drain by itself at `shutdown.drain_timeout`. One that is stuck cannot:
 /// after this much more the process ends all the same.
@@ -49,18 +47,24 @@ fn start(config: Config) -> Result<ExitReason, (ExitReason, anyhow::Error)> {
         .enable_all()
         .build()
         .map_err(|error| bug(error.into()))?;
-    let tasks = LocalSet::new();
     let pipeline = Box::pin(run::run(config, telemetry.clone(), drain));
-    let reason = tasks.block_on(&runtime, async move {
-        let mut supervisor = Supervisor::new(end);
-        supervisor.spawn("pipeline", Criticality::Critical, pipeline);
-        supervisor.join(GRACE).await
-    });
+    let reason = runtime.block_on(to_its_end(pipeline, &end));
     // A question to a broker or name server that does not answer may still block one of its
     // threads; nobody waits for the answer any more.
     runtime.shutdown_background();
     telemetry.ending();
     Ok(reason)
+}
+
+/// Runs the pipeline until it ends, for whatever reason, and then cancels `end` for what serves it. A
+/// panic is a bug: the hook has logged where it happened, its text stays out of the log (INV-9).
+async fn to_its_end(
+    pipeline: impl Future<Output = ExitReason>,
+    end: &CancellationToken,
+) -> ExitReason {
+    let ended = AssertUnwindSafe(pipeline).catch_unwind().await;
+    end.cancel();
+    ended.unwrap_or(ExitReason::Bug)
 }
 
 /// Turns the first SIGTERM or SIGINT into a drain, and the second into the end of the process.
@@ -111,4 +115,24 @@ async fn next_signal(terminate: &mut Signal, interrupt: &mut Signal) -> &'static
 fn end_now(reason: ExitReason) -> ! {
     flush_logs();
     std::process::exit(i32::from(reason.code()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_pipeline_gives_the_exit_reason_and_ends_what_serves_it() {
+        let end = CancellationToken::new();
+        let reason = to_its_end(async { ExitReason::Fenced }, &end).await;
+        assert_eq!(reason, ExitReason::Fenced);
+        assert!(end.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_pipeline_is_a_bug_and_holds_nothing_up() {
+        let end = CancellationToken::new();
+        assert_eq!(to_its_end(async { panic!("on purpose") }, &end).await, ExitReason::Bug);
+        assert!(end.is_cancelled());
+    }
 }

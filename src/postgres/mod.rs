@@ -9,6 +9,8 @@ mod lead;
 pub mod lock;
 mod probe;
 pub mod session;
+mod slow;
+mod statements;
 mod tls;
 
 pub(crate) use administration::Administration;
@@ -18,3 +20,4 @@ pub use lane::Lane;
 pub use probe::Probe;
 pub(crate) use session::OLDEST_SERVER;
 pub use session::{OpenError, Session};
+pub use slow::SlowConnection;

@@ -1,6 +1,5 @@
 //! Connections for looking: set up as a session's are, but nothing is created and no lane is kept.
 
-use deadpool_postgres::{Object, Pool};
 use tokio_postgres::Client;
 
 use crate::config::Config;
@@ -8,14 +7,15 @@ use pgsluice_core::fault::{Fault, FaultKind};
 
 use super::connect::{Connector, Lifeline, Role};
 use super::lock::SessionLock;
-use super::session::{OpenError, slow_pool, within};
+use super::session::{OpenError, within};
+use super::slow::{SlowConnection, SlowPool};
 
 /// Two connections and the proof whether both are on one server.
 pub struct Probe {
     /// The one to look through, and a second one: when either ends, both do.
     clients: [Client; 2],
     same_server: bool,
-    slow: Pool,
+    slow: SlowPool,
     lifeline: Lifeline,
 }
 
@@ -45,7 +45,7 @@ impl Probe {
         let lock = SessionLock::take(&first.client).await?;
         let lock = lock.ok_or_else(|| Fault::new(FaultKind::LockNotSeen))?;
         let same_server = lock.seen_by(&second.client).await?;
-        let slow = slow_pool(driver, connector.clone(), lock, postgres)?;
+        let slow = SlowPool::new(driver, connector.clone(), lock, postgres)?;
         Ok(Self { clients: [first.client, second.client], same_server, slow, lifeline })
     }
 
@@ -58,8 +58,8 @@ impl Probe {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn slow(&self) -> Result<Object, Fault> {
-        self.slow.get().await.map_err(|error| super::error::fault_of_pool(&error))
+    pub(crate) async fn slow(&self) -> Result<SlowConnection, Fault> {
+        self.slow.get().await
     }
 
     /// Whether a second connection saw what only the first one's running server can know. If not,

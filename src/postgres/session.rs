@@ -9,13 +9,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::future::try_join_all;
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use crate::config::{Config, PostgresConfig, UrlError};
+use crate::config::{Config, UrlError};
 use crate::telemetry::Connections;
 use pgsluice_core::fault::{Fault, FaultKind, SqlState};
 use pgsluice_core::record::SessionId;
@@ -24,6 +23,7 @@ use super::connect::{Connector, Lifeline, Role, SessionEnd};
 use super::lane::Lane;
 use super::lead::Lead;
 use super::lock::SessionLock;
+use super::slow::{SlowConnection, SlowPool};
 use super::tls::Refused;
 
 /// The oldest server that has every setting a session needs.
@@ -39,7 +39,7 @@ pub struct Session {
     /// Pipelined connections for first attempts; never empty.
     pub lanes: Vec<Lane>,
     lead: Lead,
-    slow: Pool,
+    slow: SlowPool,
     schema: Box<str>,
     lifeline: Lifeline,
     deadline: Duration,
@@ -121,7 +121,7 @@ impl Session {
         let lanes =
             try_join_all((0..postgres.lanes).map(|_| within(limit, open_lane(&connector, lock))))
                 .await?;
-        let slow = slow_pool(target.driver, connector, lock, postgres)?;
+        let slow = SlowPool::new(target.driver, connector, lock, postgres)?;
         Ok(Self {
             id,
             lanes,
@@ -155,7 +155,7 @@ impl Session {
         if self.is_closed() {
             return Connections::default();
         }
-        Connections { lead: 1, lanes: self.lanes.len(), slow: self.slow.status().size }
+        Connections { lead: 1, lanes: self.lanes.len(), slow: self.slow.size() }
     }
 
     /// The quoted schema of pgsluice's own tables.
@@ -178,14 +178,14 @@ impl Session {
     ///
     /// # Errors
     /// The fault; the session is over when a connection could not be opened in time.
-    pub async fn slow(&self) -> Result<deadpool_postgres::Object, Fault> {
-        let object = self.slow.get().await.map_err(|error| super::error::fault_of_pool(&error));
-        if let Err(fault) = &object
+    pub async fn slow(&self) -> Result<SlowConnection, Fault> {
+        let connection = self.slow.get().await;
+        if let Err(fault) = &connection
             && !matches!(fault.kind, FaultKind::Server(_))
         {
             self.fail(fault.clone());
         }
-        object
+        connection
     }
 
     /// Waits for database work at most `postgres.deadline`. An answer that does not come in time
@@ -302,32 +302,4 @@ async fn open_lane(connector: &Connector, lock: SessionLock) -> Result<Lane, Ope
         );
         Err(Fault::new(FaultKind::LockNotSeen).into())
     }
-}
-
-/// The pool opens connections when they are first needed.
-pub(super) fn slow_pool(
-    target: tokio_postgres::Config,
-    connector: Connector,
-    lock: SessionLock,
-    config: &PostgresConfig,
-) -> Result<Pool, OpenError> {
-    // Nothing is run on return: an open transaction is rolled back by whoever opened it, and a
-    // connection that ended has ended the session.
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let prove_lock = Hook::async_fn(move |connection: &mut deadpool_postgres::ClientWrapper, _| {
-        Box::pin(async move {
-            match lock.seen_by(connection).await {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(HookError::message("session lock not seen")),
-                Err(error) => Err(HookError::Backend(error)),
-            }
-        })
-    });
-    Pool::builder(Manager::from_connect(target, connector, recycling))
-        .max_size(config.slow_connections)
-        .create_timeout(Some(config.connect_timeout))
-        .runtime(Runtime::Tokio1)
-        .post_create(prove_lock)
-        .build()
-        .map_err(|_| Fault::new(FaultKind::Bug("pool without a runtime")).into())
 }

@@ -148,9 +148,7 @@ impl<'a> Compiling<'a> {
     ) -> Option<Vec<Column>> {
         let found: Vec<Option<Column>> = columns
             .iter()
-            .map(|(name, sources)| {
-                Some(self.column(table, name, privileges)?.filled_by(sources))
-            })
+            .map(|(name, sources)| Some(self.column(table, name, privileges)?.filled_by(sources)))
             .collect();
         found.into_iter().collect()
     }

@@ -26,10 +26,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::exit::ExitReason;
 use crate::postgres::Session;
 use crate::relay::Desk;
 use crate::store::letter::publication::OwnedStream;
-use crate::supervisor::ExitReason;
 use crate::telemetry::{Publishing, Telemetry};
 use pgsluice_core::decode::Missing;
 use pgsluice_core::record::{SessionId, TopicPartition};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::exit::ExitReason;
 use crate::postgres::OpenError;
 use crate::store::migrate::MigrateError;
 use crate::store::sink::SinkError;
-use crate::supervisor::ExitReason;
 use pgsluice_core::fault::Fault;
 use pgsluice_core::record::SessionId;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::supervisor::ExitReason;
+use crate::exit::ExitReason;
 use pgsluice_core::fault::{Fault, FaultKind};
 
 use super::Pipeline;

@@ -11,9 +11,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::config::{Config, NotificationWrite};
+use crate::exit::ExitReason;
 use crate::kafka::source::Kafka;
 use crate::relay::{Desk, Publisher};
-use crate::supervisor::ExitReason;
 use crate::telemetry::Telemetry;
 
 use super::chores::{self, Counting, Lag};

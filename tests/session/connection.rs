@@ -5,7 +5,6 @@ use tokio_postgres::types::Type;
 
 use pgsluice::config::Config;
 use pgsluice::lanes::barrier::advance;
-use pgsluice::postgres::lane::prepared_on;
 use pgsluice::postgres::{OpenError, Session};
 use pgsluice::store::migrate::migrate;
 use pgsluice::store::sink::{SinkError, find_or_create};
@@ -224,7 +223,7 @@ fn a_statement_that_many_ask_for_is_prepared_once() {
         lane.client().batch_execute("create temp table nowhere ()").await.unwrap();
         assert!(lane.prepared("select from nowhere", &[]).await.is_ok());
         let slow = session.slow().await.unwrap();
-        assert!(prepared_on(&slow, "select $1", &[Type::INT8]).await.is_ok());
+        assert!(slow.prepared("select $1", &[Type::INT8]).await.is_ok());
     });
 }
 

@@ -9,9 +9,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use deadpool_postgres::Object;
-
 use crate::lanes::context::ApplyContext;
+use crate::postgres::SlowConnection;
 use crate::store::counts::{self, Counts, TableRows};
 use crate::store::ledger::{self, Look};
 use pgsluice_core::event::{AggregateKey, Content, Event};
@@ -72,7 +71,7 @@ impl Rehearsed {
 impl<'a> Rehearsal<'a> {
     /// Opens the transaction. `settings` are statements that come first in it.
     pub(crate) async fn begin(
-        connection: Object,
+        connection: SlowConnection,
         context: &'a ApplyContext,
         settings: &str,
     ) -> Result<Self, Fault> {

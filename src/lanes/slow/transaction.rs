@@ -8,12 +8,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::Object;
 use futures_util::future::{join, join_all, join3};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
-use crate::postgres::lane::prepared_on;
+use crate::postgres::SlowConnection;
 use crate::sql::parameter::Parameter;
 use crate::sql::query::Query;
 use crate::sql::statement::Statement;
@@ -22,7 +21,7 @@ use pgsluice_core::fault::{Fault, FaultKind};
 /// A connection whose transaction may be open. Dropped without an end it closes the connection,
 /// and so the session: nobody else may ever find a half-done transaction on it.
 pub(super) struct Transaction {
-    connection: Option<Object>,
+    connection: Option<SlowConnection>,
     deadline: Duration,
     /// The savepoint before the latest event is still there.
     savepoint: AtomicBool,
@@ -30,11 +29,11 @@ pub(super) struct Transaction {
 
 impl Transaction {
     /// Takes a connection; no transaction is open yet.
-    pub(super) fn new(connection: Object, deadline: Duration) -> Self {
+    pub(super) fn new(connection: SlowConnection, deadline: Duration) -> Self {
         Self { connection: Some(connection), deadline, savepoint: AtomicBool::new(false) }
     }
 
-    fn connection(&self) -> Result<&Object, Fault> {
+    fn connection(&self) -> Result<&SlowConnection, Fault> {
         self.connection.as_ref().ok_or(Fault::new(FaultKind::Connection))
     }
 
@@ -79,7 +78,7 @@ impl Transaction {
                 if again { "release savepoint event; savepoint event" } else { "savepoint event" };
             // Preparing can fail (a table is gone) and must then be undone like the statement.
             connection.batch_execute(open).await.map_err(fault)?;
-            let prepared = prepared_on(connection, &statement.text, &statement.types).await?;
+            let prepared = connection.prepared(&statement.text, &statement.types).await?;
             let (rows, checked) = join(
                 connection.query(&prepared, &parameters),
                 connection.batch_execute("set constraints all immediate"),
@@ -166,8 +165,7 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            // Out of the pool, and so closed.
-            drop(Object::take(connection));
+            connection.close();
         }
     }
 }
@@ -179,18 +177,18 @@ struct Ready<'q> {
 }
 
 impl<'q> Ready<'q> {
-    async fn new(connection: &Object, query: &'q Query<'_>) -> Result<Self, Fault> {
-        let statement = prepared_on(connection, &query.text, &query.types).await?;
+    async fn new(connection: &SlowConnection, query: &'q Query<'_>) -> Result<Self, Fault> {
+        let statement = connection.prepared(&query.text, &query.types).await?;
         Ok(Self { statement, parameters: query.parameters() })
     }
 
-    async fn run(&self, connection: &Object) -> Result<Vec<Row>, Fault> {
+    async fn run(&self, connection: &SlowConnection) -> Result<Vec<Row>, Fault> {
         connection.query(&self.statement, &self.parameters).await.map_err(fault)
     }
 }
 
 async fn prepared<'q>(
-    connection: &Object,
+    connection: &SlowConnection,
     queries: &'q [Query<'_>],
 ) -> Result<Vec<Ready<'q>>, Fault> {
     let mut ready = Vec::with_capacity(queries.len());
