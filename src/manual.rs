@@ -16,10 +16,10 @@ use pgsluice_core::verdict::Reason;
 const INTRODUCTION: &str = "\
 # Configuration
 
-Every setting with its default, written from [`config/default.toml`](../config/default.toml) by \
+Every setting with its default, generated from [`config/default.toml`](../config/default.toml) by \
 `PGSLUICE_WRITE_DOCS=1 cargo test --lib manual`. `pgsluice check --defaults` prints the same file.
 
-Three layers, the later one wins: the defaults, the file given by `--config` or `PGSLUICE_CONFIG`, \
+There are three layers, and the later one wins: the defaults, the file given by `--config` or `PGSLUICE_CONFIG`, \
 and environment variables `PGSLUICE__SECTION__KEY`, with two underscores: \
 `PGSLUICE__KAFKA__GROUP` is `group` in `[kafka]`. Unknown keys are errors. `pgsluice check` lists \
 every problem at once, each with its key and its line or variable.

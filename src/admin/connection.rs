@@ -56,7 +56,7 @@ async fn answer(stream: TcpStream, router: Router) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if !matches!(tokio::time::timeout(TOTAL_LIMIT, serving).await, Ok(Ok(()))) {
-        tracing::debug!(event = "admin_connection", "an admin connection ended without an answer");
+        tracing::debug!(event = "admin_connection", "an admin connection ended without a response");
     }
 }
 

@@ -32,7 +32,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What whoever asks for something else is told.
-const PATHS: &str = "there are /live, /ready, /metrics and /status\n";
+const PATHS: &str = "not found; the pages are /live, /ready, /metrics and /status\n";
 
 /// Why there is no admin port.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum AdminError {
         source: io::Error,
     },
     /// The system gives no thread or runtime.
-    #[error("admin port cannot be served")]
+    #[error("cannot start the admin port")]
     Start(#[source] io::Error),
 }
 
@@ -74,12 +74,12 @@ pub fn spawn(
                 tracing::error!(
                     event = "admin_ended",
                     error = %error.kind(),
-                    "the admin port is no longer served"
+                    "the admin port stopped serving"
                 );
             }
         })
         .map_err(AdminError::Start)?;
-    tracing::info!(event = "admin_listening", address = %address, "admin port listens");
+    tracing::info!(event = "admin_listening", address = %address, "admin port is listening");
     Ok(address)
 }
 
@@ -112,7 +112,7 @@ async fn live(State(telemetry): State<Telemetry>) -> Response {
     if age < STUCK_AFTER {
         (StatusCode::OK, "live\n").into_response()
     } else {
-        let body = format!("the pipeline has not turned for {} s\n", age.as_secs());
+        let body = format!("the main loop has not run for {} s\n", age.as_secs());
         (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
     }
 }
@@ -128,7 +128,7 @@ async fn metrics(State(telemetry): State<Telemetry>) -> Response {
     match telemetry.metrics().encode() {
         Ok(text) => ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response(),
         Err(error) => {
-            tracing::error!(event = "metrics_failed", error = %error, "metrics cannot be written");
+            tracing::error!(event = "metrics_failed", error = %error, "cannot write metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -47,8 +47,8 @@ pub(super) async fn check(
         report.fail(
             "postgres session",
             "a second connection does not see the first one's session lock",
-            "the address leads to several servers, or to a pooler in transaction mode; connect \
-             to PostgreSQL directly or through a pooler in session mode",
+            "the address reaches several servers, or a pooler in transaction mode; connect to \
+             PostgreSQL directly or through a pooler in session mode",
         );
     }
     match look(config, cluster, probe.client(), report).await {
@@ -58,7 +58,7 @@ pub(super) async fn check(
         Ok(_) => None,
         Err(error) => {
             let fault = crate::postgres::fault_of(&error);
-            let advice = "the server refused to be looked at; its log says why";
+            let advice = "the server refused the check's queries; its log says why";
             trouble(&fault, "postgres", fault.to_string(), advice, report);
             None
         }
@@ -118,9 +118,8 @@ fn refused(error: OpenError, report: &mut Report) {
         (_, Some("28P01" | "28000")) => report.fail(
             subject,
             found,
-            "check user and password (in postgres.url, where special characters are \
-             percent-encoded, % as %25; or postgres.password_file), and the \
-             server's pg_hba.conf",
+            "check user and password (in postgres.url, with special characters percent-encoded, % \
+             as %25; or in postgres.password_file), and the server's pg_hba.conf",
         ),
         (_, Some("3D000")) => report.fail(subject, found, "create it, or correct its name"),
         (_, Some("42501")) => report.fail(
@@ -137,12 +136,12 @@ fn refused(error: OpenError, report: &mut Report) {
         (FaultKind::Server(_), _) => report.unavailable(
             subject,
             found,
-            "the server takes no connections now: starting, stopping or full",
+            "the server accepts no connections now: it is starting, stopping or full",
         ),
         _ => report.unavailable(
             subject,
             found,
-            "check host and port, and that the server runs and listens there",
+            "check host and port, and that the server is running and listening on them",
         ),
     }
 }
@@ -170,8 +169,8 @@ async fn server(client: &Client, report: &mut Report) -> Result<(), Error> {
         );
     }
     if standby {
-        let advice = "name the primary, or all hosts: the one that takes writes is chosen";
-        report.fail("postgres server", "is a standby and takes no writes", advice);
+        let advice = "name the primary, or all hosts: pgsluice chooses the one that accepts writes";
+        report.fail("postgres server", "is a standby and accepts no writes", advice);
     } else if read_only {
         report.fail(
             "postgres server",
@@ -186,7 +185,7 @@ async fn server(client: &Client, report: &mut Report) -> Result<(), Error> {
 fn judge_version(number: i32, found: String, report: &mut Report) {
     if number < OLDEST_SERVER {
         let oldest = OLDEST_SERVER / 10_000;
-        let advice = format!("upgrade: {oldest} is the oldest version that is supported");
+        let advice = format!("upgrade: {oldest} is the oldest supported version");
         report.fail("postgres server", found, advice);
     } else {
         report.ok("postgres server", found);
@@ -208,15 +207,15 @@ async fn settings(config: &Config, client: &Client, report: &mut Report) -> Resu
             ("fsync" | "full_page_writes", "off") => report.warn(
                 format!("postgres {name}"),
                 "off",
-                "a crash of the machine loses or damages committed data; switch it on",
+                "a crash of the machine can lose or damage committed data; switch it on",
             ),
             ("synchronous_commit", "off" | "local" | "remote_write") => report.ok(
                 "postgres synchronous_commit",
-                format!("{value} for others; pgsluice sets on where durability needs it"),
+                format!("{value} for others; pgsluice sets it to on where durability needs it"),
             ),
             ("synchronous_commit", "remote_apply") => report.warn(
                 "postgres synchronous_commit",
-                "remote_apply, but pgsluice commits with on",
+                "is remote_apply, but pgsluice commits with on",
                 "standbys may show its writes a moment later",
             ),
             _ => {}
@@ -243,7 +242,7 @@ async fn settings(config: &Config, client: &Client, report: &mut Report) -> Resu
     if i64::try_from(needed).unwrap_or(i64::MAX) > free {
         report.warn(
             "postgres connections",
-            format!("{free} are free, a process opens up to {needed}"),
+            format!("{free} are free, but a process opens up to {needed}"),
             "raise max_connections or the limit of the role or database, or lower \
              postgres.lanes and postgres.slow_connections",
         );
@@ -270,8 +269,8 @@ fn judge_clock(skew: f64, report: &mut Report) {
     if skew.abs() > CLOCK_TOLERANCE {
         report.warn(
             "clock",
-            format!("the server's differs by {skew:.1} s"),
-            "keep both machines' clocks in step: ages and lags compare them",
+            format!("the server's clock differs by {skew:.1} s"),
+            "synchronize both machines' clocks: ages and lags compare them",
         );
     } else {
         report.ok("clock", "in step with the server's");
@@ -327,7 +326,7 @@ fn unfit(RouteProblems(problems): RouteProblems, report: &mut Report) {
                 format!("table {table}, column{plural} {}: permission denied", columns.join(", ")),
                 format!(
                     "grant {word} on {table} to the role; `pgsluice migrate --grants ROLE` prints \
-                     all that it needs"
+                     everything it needs"
                 ),
             );
             continue;
@@ -359,7 +358,7 @@ mod tests {
         for skew in [2.5, -2.5] {
             let finding = only(|report| judge_clock(skew, report));
             assert_eq!(finding.level, Level::Warn);
-            assert_eq!(finding.found, format!("the server's differs by {skew} s"));
+            assert_eq!(finding.found, format!("the server's clock differs by {skew} s"));
         }
     }
 

@@ -122,7 +122,7 @@ impl fmt::Display for Report {
         }
         let count = |level| self.findings.iter().filter(|finding| finding.level == level).count();
         let failed = count(Level::Fail) + count(Level::Unavailable);
-        write!(f, "{} ok, {} to look at, {failed} failed", count(Level::Ok), count(Level::Warn))
+        write!(f, "{} ok, {} with warnings, {failed} failed", count(Level::Ok), count(Level::Warn))
     }
 }
 
@@ -147,10 +147,8 @@ mod tests {
         let mut report = Report::default();
         report.ok("brokers", "1 broker");
         report.fail("topic a", "does not exist", "create it");
-        let table = "ok    brokers  1 broker\n\
-                     FAIL  topic a  does not exist\n\
-                     \x20              -> create it\n\
-                     1 ok, 0 to look at, 1 failed";
+        let table = "ok    brokers  1 broker\nFAIL  topic a  does not exist\n\x20              -> \
+                     create it\n1 ok, 0 with warnings, 1 failed";
         assert_eq!(report.to_string(), table);
     }
 }

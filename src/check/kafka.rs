@@ -98,17 +98,17 @@ fn unreachable(
     let brokers = &config.kafka.brokers;
     if seen(RDKafkaErrorCode::Authentication) || seen(RDKafkaErrorCode::SaslAuthenticationFailed) {
         let advice = "check sasl.mechanism, sasl.username and sasl.password in [kafka.properties]";
-        report.fail(subject, format!("{brokers}: the credentials were refused"), advice);
+        report.fail(subject, format!("{brokers}: the credentials were rejected"), advice);
     } else if seen(RDKafkaErrorCode::SSL) {
         let advice = "check security.protocol and the ssl.* properties: the broker's certificate \
                       must be signed by ssl.ca.location and name the host";
         report.fail(subject, format!("{brokers}: no TLS connection"), advice);
     } else if seen(RDKafkaErrorCode::Resolve) {
-        let advice = "check the spelling, and that this machine can resolve the name";
+        let advice = "check the spelling and that this machine can resolve the name";
         report.unavailable(subject, format!("{brokers}: host name not found"), advice);
     } else {
-        let advice = "check host and port, that the brokers run, and that security.protocol is \
-                      the listener's";
+        let advice = "check host and port, that the brokers are running, and that \
+                      security.protocol is the listener's";
         report.unavailable(subject, format!("{brokers}: no answer"), advice);
     }
 }
@@ -139,7 +139,7 @@ fn group(config: &Config, client: &BaseConsumer<Noting>, metadata: &Metadata, re
         Ok(list) => list,
         Err(error) => {
             let advice = "allow the user Read on the group";
-            return report.fail(subject, format!("not readable: {}", describe(&error)), advice);
+            return report.fail(subject, format!("cannot be read: {}", describe(&error)), advice);
         }
     };
     let Some(group) = list.groups().iter().find(|group| group.name() == name) else {
@@ -149,11 +149,11 @@ fn group(config: &Config, client: &BaseConsumer<Noting>, metadata: &Metadata, re
     let strange = !matches!(group.protocol(), "" | "cooperative-sticky")
         || !matches!(group.protocol_type(), "" | "consumer");
     if members > 0 && strange {
-        let found = format!("{members} members use another protocol: {}", group.protocol());
+        let found = format!("its {members} members use another protocol: {}", group.protocol());
         report.fail(
             subject,
             found,
-            "another application has this group; give kafka.group a name of its own",
+            "another application uses this group; choose another name for kafka.group",
         );
     } else if members > 0 {
         let word = if members == 1 { "member" } else { "members" };
@@ -174,8 +174,9 @@ fn chosen(config: &Config, metadata: &Metadata, report: &mut Report) -> Vec<Stri
             if found.is_empty() {
                 report.warn(
                     subject,
-                    "matches no topic now",
-                    "topics that appear later are read; check the pattern if they exist already",
+                    "matches no topic yet",
+                    "topics that appear later are read; check the pattern if the topics already \
+                     exist",
                 );
             } else {
                 report.ok(subject, format!("matches {}", found.len()));

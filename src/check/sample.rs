@@ -96,13 +96,13 @@ pub(super) async fn take(
     report: &mut Report,
 ) -> Option<Sample> {
     let (Some(cluster), Some(ground)) = (cluster, ground) else {
-        return not_taken("brokers and database have to answer", report);
+        return not_taken("brokers and database must answer", report);
     };
     let Some(plan) = ground.plan.clone() else {
-        return not_taken("the routes have to fit their tables", report);
+        return not_taken("the routes must fit their tables", report);
     };
     if matches!(ground.tables, Tables::Unusable) {
-        return not_taken("pgsluice's own tables have to be there and usable", report);
+        return not_taken("pgsluice's own tables must exist and be usable", report);
     }
     let stretches = stretches(config, wanted, cluster, &ground.stored, report)?;
     let decoder = Decoder::new(&plan, config);
@@ -127,7 +127,7 @@ pub(super) async fn take(
 }
 
 fn not_taken(needs: &str, report: &mut Report) -> Option<Sample> {
-    report.warn("sample", format!("not taken: {needs}"), "mend what failed above, then try again");
+    report.warn("sample", format!("not taken: {needs}"), "fix what failed above, then try again");
     None
 }
 
@@ -154,7 +154,7 @@ fn stretches(
         Ok(known) => known,
         Err(error) => {
             let found =
-                format!("positions not readable: {}", crate::kafka::faults::describe(&error));
+                format!("cannot read positions: {}", crate::kafka::faults::describe(&error));
             report.unavailable("sample", found, "try again once the brokers are stable");
             return None;
         }
@@ -165,8 +165,8 @@ fn stretches(
         let Some(kafka) = known.get(&partition) else {
             report.warn(
                 format!("partition {partition}"),
-                "its position could not be read",
-                "its records are not part of the sample; look at its leader",
+                "cannot read its position",
+                "its records are not in the sample; check its leader",
             );
             continue;
         };
@@ -194,11 +194,11 @@ fn halted(partition: &TopicPartition, start: Start, report: &mut Report) {
     let (found, advice) = match reason {
         Reason::NoPosition => (
             "no position is known, and kafka.start_from is \"error\": the partition would halt",
-            "set kafka.start_from to where reading should begin, or --from to look elsewhere",
+            "set kafka.start_from to where reading should begin, or use --from to sample elsewhere",
         ),
         _ => (
             "its position is not in the log (log_changed): the partition would halt",
-            "docs/runbook.md, log_changed; --from earliest looks at the records all the same",
+            "see log_changed in docs/runbook.md; --from earliest samples the records anyway",
         ),
     };
     report.fail(format!("partition {partition}"), found, advice);
@@ -215,7 +215,11 @@ async fn rehearse(
 ) -> Option<Sample> {
     let sink = ground.stored.sink.unwrap_or(NO_SINK);
     let Ok(context) = context(config, plan, sink) else {
-        report.fail("sample", "the metrics clash", "this is a bug of pgsluice; please report it");
+        report.fail(
+            "sample",
+            "metrics cannot be registered",
+            "this is a bug of pgsluice; please report it",
+        );
         return None;
     };
     let mut settings = SETTINGS.to_owned();
@@ -275,10 +279,10 @@ fn refused(fault: &Fault, what: &str, report: &mut Report) {
 fn judge(sample: &Sample, wanted: Wanted, read: usize, report: &mut Report) {
     if read == 0 {
         let found = match wanted.from {
-            From::Next => "no record from the position on that the sink would read next",
-            From::Earliest | From::Latest => "the topics hold no record",
+            From::Next => "no record at or after the position that the sink would read next",
+            From::Earliest | From::Latest => "the topics have no records",
         };
-        let advice = "produce some, or look at older ones with --from earliest or --from latest";
+        let advice = "produce some, or sample older ones with --from earliest or --from latest";
         return report.warn("sample", found, advice);
     }
     let (_, verdicts) = counted(sample.records.iter().map(|record| record.verdict));
@@ -292,7 +296,7 @@ fn judge(sample: &Sample, wanted: Wanted, read: usize, report: &mut Report) {
         report.warn(
             "sample",
             format!("{letters} of {read} would be dead letters: {why}"),
-            "look at each of them below: correct decode.fields, the route or the table, unless the \
+            "look at each one below and correct decode.fields, the route or the table, unless the \
              record itself is wrong",
         );
     }
@@ -301,7 +305,7 @@ fn judge(sample: &Sample, wanted: Wanted, read: usize, report: &mut Report) {
         report.fail(
             "sample",
             format!("{halts} of {read} would halt their partition: {why}"),
-            "mend what each of them names below; docs/runbook.md has a section for each reason",
+            "fix what each of them names below; docs/runbook.md has a section for each reason",
         );
     }
     let (undecided, _) = reasons(&line::UNDECIDED);
@@ -309,7 +313,8 @@ fn judge(sample: &Sample, wanted: Wanted, read: usize, report: &mut Report) {
         report.warn(
             "sample",
             format!("{undecided} of {read} could not be decided now"),
-            "somebody holds what they need, or time was over: try again, or a smaller sample",
+            "another session holds rows that they need, or time ran out; try again, or use a \
+             smaller sample",
         );
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn find(
             let found = if version == 0 {
                 "no tables yet".to_owned()
             } else {
-                format!("version {version}, this pgsluice needs {known}")
+                format!("version {version}, but this pgsluice needs {known}")
             };
             if config.postgres.migrate == Migrate::Verify {
                 report.fail(
@@ -62,7 +62,7 @@ pub(super) async fn find(
                     subject,
                     format!("{found}, and the role may not create them"),
                     "run `pgsluice migrate` with a role that may create the schema, or grant \
-                     create on the database (or, where the schema exists, on the schema)",
+                     create on the database (or, if the schema exists, on the schema)",
                 );
             }
         }
@@ -71,7 +71,7 @@ pub(super) async fn find(
             trouble(&fault, &subject, fault.to_string(), advice, report);
         }
         Err(error) => {
-            let advice = "run one version of pgsluice, not older than the one that migrated";
+            let advice = "run a pgsluice that is not older than the one that migrated";
             report.fail(subject, error.to_string(), advice);
         }
     }
@@ -146,14 +146,14 @@ pub(super) async fn sink(
     match (known, cluster) {
         (Some(known), Some(found)) if known != found => report.fail(
             subject,
-            format!("its positions belong to cluster {known}, the brokers are cluster {found}"),
-            "correct kafka.brokers, or give kafka.group another name to begin anew",
+            format!("its positions belong to cluster {known}, but the brokers are cluster {found}"),
+            "correct kafka.brokers, or give kafka.group another name to start over",
         ),
         _ if !used => report.ok(
             subject,
-            "not used before; begins at the group's committed offsets, else at kafka.start_from",
+            "not used before; begins at the group's committed offsets, or else at kafka.start_from",
         ),
-        _ => report.ok(subject, "known; reads on where it stopped"),
+        _ => report.ok(subject, "known; resumes where it stopped"),
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ pub(super) async fn check(
         check_settings(config, source, settings.get(&source.name), report);
     }
     if letters.is_empty() {
-        report.ok("dead letters", "stay in dead_letter_t; no topic is configured");
+        report.ok("dead letters", "are kept in dead_letter_t; no topic is configured");
     }
     let mut seen = HashSet::new();
     for (source, name) in letters.iter().filter(|(_, name)| seen.insert(name.clone())) {
@@ -137,7 +137,7 @@ fn check_leaders(source: &Source, found: &MetadataTopic, report: &mut Report) {
         report.unavailable(
             &subject,
             format!("{leaderless} of {} partitions have no leader", source.partitions),
-            "their records are read once a broker leads them; look at the brokers",
+            "their records are read once a broker leads them; check the brokers",
         );
     } else {
         report.ok(&subject, of_partitions(source.partitions));
@@ -154,15 +154,15 @@ fn check_settings(
     let Some(settings) = settings else {
         report.warn(
             &subject,
-            "its settings could not be read",
-            "allow the user DescribeConfigs to have retention and sizes checked too",
+            "cannot read its settings",
+            "allow the user DescribeConfigs so that retention and sizes can be checked",
         );
         return;
     };
     if settings.compacted && needs_every_event(config) {
         report.warn(
             &subject,
-            "is compacted: only the last record of a key stays",
+            "is compacted: only the last record of a key is kept",
             "events that are merged or sent for effect are lost once they are compacted before \
              they are read; use cleanup.policy=delete, or whole states (state = \"replace\")",
         );
@@ -174,14 +174,14 @@ fn check_settings(
         report.warn(
             &subject,
             format!("keeps records for {}", humantime::format_duration(retention)),
-            "records that an outage or a halt outlasts are lost unread; raise retention.ms",
+            "an outage or halt that lasts longer loses records unread; raise retention.ms",
         );
     }
     let limit = i64::try_from(config.limits.record_bytes.0).unwrap_or(i64::MAX);
     if let Some(max) = settings.max_message.filter(|max| *max > limit) {
         report.warn(
             &subject,
-            format!("takes records of {max} bytes, limits.record_bytes is {limit}"),
+            format!("accepts records of {max} bytes, but limits.record_bytes is {limit}"),
             "a record above the limit is dead-lettered; raise limits.record_bytes",
         );
     }
@@ -213,7 +213,7 @@ fn check_letters(
     if count < source.partitions {
         report.warn(
             &subject,
-            format!("{}, {} has {}", of_partitions(count), source.name, source.partitions),
+            format!("{}, but {} has {}", of_partitions(count), source.name, source.partitions),
             "letters keep their order by key, but not their partition numbers; add partitions",
         );
     } else {
@@ -223,7 +223,7 @@ fn check_letters(
     if to.compacted {
         report.warn(
             &subject,
-            "is compacted: of the letters of a key only the last stays",
+            "is compacted: only the last letter of a key is kept",
             "set cleanup.policy=delete; dead_letter_t keeps every letter",
         );
     }
@@ -231,7 +231,7 @@ fn check_letters(
     if forever(to.retention) < forever(from.retention) {
         report.warn(
             &subject,
-            format!("keeps letters shorter than {} keeps records", source.name),
+            format!("keeps letters for less time than {} keeps records", source.name),
             "raise its retention.ms; dead_letter_t keeps every letter",
         );
     }
@@ -240,9 +240,9 @@ fn check_letters(
     {
         report.warn(
             &subject,
-            format!("takes records of {to} bytes, {} of {from}", source.name),
+            format!("accepts records of {to} bytes, but {} of {from}", source.name),
             format!(
-                "the largest letters, which carry headers too, are published as pointers into \
+                "the largest letters, which also have headers, are published as pointers into \
                  dead_letter_t; raise its max.message.bytes to {}",
                 from.saturating_add(HEADERS)
             ),

@@ -21,22 +21,23 @@ pub(super) struct Arguments {
     /// Prints every setting with its default and a comment, and checks nothing
     #[arg(long)]
     defaults: bool,
-    /// Looks at brokers, topics, group, server, tables and grants too; changes nothing
+    /// Also checks brokers, topics, group, server, tables and grants; changes nothing
     #[arg(long)]
     connect: bool,
-    /// Tries so many real records too, in a transaction that is rolled back; implies --connect
+    /// Also tries this many real records, in a transaction that is rolled back; implies --connect
     ///
-    /// Reads them beside the group: nothing joins it, no offset is committed. Each is shown as its
-    /// position, what it says about itself (types, version and names of fields, never a value),
-    /// the route it takes, the verdict with its reason, and what its statement wrote, all in one
-    /// transaction that is rolled back at the end. Where pgsluice's own tables are missing they are
-    /// made in that transaction. Triggers run, and are rolled back with it; what they do outside of
-    /// the database is done, and sequences stay advanced. No lock is waited for, and none is held for
-    /// longer than a few seconds. A record that would be a dead letter is a warning, one that would
-    /// halt its partition ends with exit code 2.
+    /// The records are read without joining the group, and no offset is committed. For each record
+    /// this shows its position, what it says about itself (types, version and names of fields,
+    /// never a value), the route it takes, the verdict with its reason, and what its statement
+    /// wrote. Everything runs in one transaction that is rolled back at the end. If pgsluice's own
+    /// tables are missing, they are created in that transaction. Triggers run, and what they do in
+    /// the database is rolled back; what they do outside it is not, and sequences stay advanced.
+    /// The transaction waits at most 100 ms for a lock and holds locks for a few seconds at most. A
+    /// record that would be a dead letter is a warning; one that would halt its partition ends with
+    /// exit code 2.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     sample: Option<u16>,
-    /// Which records a sample takes of each partition
+    /// Which records to sample from each partition
     #[arg(long, value_enum, value_name = "PLACE", default_value = "next", requires = "sample")]
     from: Place,
     /// How the result is printed
@@ -46,7 +47,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
-    /// Lines for people
+    /// Lines of text
     Table,
     /// One JSON object
     Json,
@@ -54,11 +55,11 @@ pub(super) enum Output {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Place {
-    /// Those the sink would read next
+    /// The records that the sink would read next
     Next,
-    /// The oldest
+    /// The oldest records
     Earliest,
-    /// The newest
+    /// The newest records
     Latest,
 }
 
@@ -129,7 +130,7 @@ fn connect(config: &Config, wanted: Option<Wanted>) -> Option<(Report, Option<Sa
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => Some(runtime.block_on(Box::pin(check::check(config, wanted)))),
         Err(error) => {
-            complain(&format!("no runtime: {}", error.kind()));
+            complain(&format!("cannot start a runtime: {}", error.kind()));
             None
         }
     }
@@ -151,23 +152,25 @@ fn problems_json(problems: &ConfigProblems) -> serde_json::Value {
 fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
     let mut notes: Vec<String> = doubtful
         .iter()
-        .map(|(name, meant)| format!("the variable {name} is not read; if it is ours: {meant}"))
+        .map(|(name, meant)| {
+            format!("the variable {name} is ignored; if it is meant for pgsluice, use {meant}")
+        })
         .collect();
     if let Some(lack) = config.postgres.connect_config().ok().and_then(|target| target.exposed()) {
         notes.push(format!("postgres.url has {lack}; sslmode=verify-full is safe"));
     }
     if !config.decode.is_versioned() {
         notes.push(
-            "events carry no version: where an aggregate's events stand in several partitions, \
-             the last to arrive wins"
+            "events have no version: if an aggregate's events are in several partitions, the last \
+             to arrive wins"
                 .to_owned(),
         );
     }
     let own_ids = !config.decode.fields.of(EnvelopeField::EventId).0.is_empty();
     if config.decode.is_versioned() && !own_ids {
         notes.push(
-            "events carry a version and no id of their own: one that its producer sends twice is \
-             a dead letter, version_conflict; give decode.fields.event_id to have it recognised"
+            "events have a version but no id: an event that its producer sends twice is a dead \
+             letter (version_conflict); set decode.fields.event_id to recognize it as a duplicate"
                 .to_owned(),
         );
     }
@@ -176,8 +179,8 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
         let name = &route.name;
         if let Some(wider) = shadowing(config, position, route) {
             notes.push(format!(
-                "route {name} is never reached: route {} matches all that it matches, and the \
-                 first match wins; put the narrower one first",
+                "route {name} is never reached: route {} matches everything that it matches, and \
+                 the first match wins; put the narrower one first",
                 wider.name
             ));
         }
@@ -189,8 +192,8 @@ fn notes(config: &Config, doubtful: &[(String, String)]) -> Vec<String> {
         }
         if route.action.table().is_some_and(|table| table.schema.is_none()) {
             notes.push(format!(
-                "route {name} names a table without its schema: the role's search_path \
-                 decides which one is meant"
+                "route {name} names a table without its schema: the role's search_path decides \
+                 which one is used"
             ));
         }
     }
@@ -205,8 +208,8 @@ fn named_by_order(config: &Config) -> Option<String> {
         config.routes.iter().filter(by_order).map(|route| route.name.as_str()).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "routes without a name of their own are told apart by their order: {}; give each a \
-             name, because dead letters, brakes and acceptances are kept by it",
+            "routes without their own name are distinguished only by their order: {}; give each a \
+             name, because dead letters, brakes and acceptances are stored under it",
             names.join(", ")
         )
     })
@@ -229,7 +232,7 @@ fn never_given(config: &Config, route: &RouteConfig) -> Vec<String> {
         never.then(|| {
             format!(
                 "route {name} waits for an {field} that no record has: without \
-                 decode.fields.{field}, or another decode.format, it is {}",
+                 decode.fields.{field} or another decode.format, it is {}",
                 given.join(" or ")
             )
         })
@@ -305,7 +308,7 @@ mod tests {
         config.postgres.url = "postgres://a@db/c?sslmode=prefer".to_owned().into();
         let meant = [("PGSLUICE_LOG_LEVEL".to_owned(), "PGSLUICE__LOG__LEVEL".to_owned())];
         let notes = notes(&config, &meant);
-        assert!(notes[0].contains("PGSLUICE_LOG_LEVEL is not read"), "{notes:?}");
+        assert!(notes[0].contains("PGSLUICE_LOG_LEVEL is ignored"), "{notes:?}");
         assert!(notes[1].contains("sslmode=prefer"), "{notes:?}");
     }
 

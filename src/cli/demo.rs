@@ -8,7 +8,8 @@ use clap::{Args, Subcommand};
 
 use crate::demo::{Broker, Storyteller};
 
-/// A tour without an installed Kafka; `make demo` runs both parts with a database and the daemon.
+/// A tour without an installed Kafka; `make demo` runs both parts together with a database and the
+/// daemon.
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Which part.
@@ -19,22 +20,22 @@ pub struct Demo {
 /// The demo's parts.
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// Be a broker for the demo, in memory and on the loopback interface, until terminated.
+    /// Runs a broker for the demo, in memory and on the loopback interface, until terminated.
     Broker,
-    /// Send the demo's events, each with the outcome it should have.
+    /// Sends the demo's events, each with the outcome it should have.
     Produce(Produce),
 }
 
 /// Where to send the story and how fast.
 #[derive(Debug, Args)]
 struct Produce {
-    /// Broker addresses, as printed by `demo broker`; a real Kafka does as well.
+    /// Broker addresses, as printed by `demo broker`; a real Kafka works as well.
     #[arg(long, value_name = "HOST:PORT")]
     brokers: String,
     /// Time between two events, so that progress can be watched.
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pace: Duration,
-    /// How many customers register, change and order beside the story's own.
+    /// How many customers register, change and order in addition to the story's own.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     customers: u32,
 }
@@ -53,7 +54,7 @@ impl Demo {
 }
 
 fn serve() -> anyhow::Result<()> {
-    let broker = Broker::start().context("the demo broker could not be started")?;
+    let broker = Broker::start().context("cannot start the demo broker")?;
     let mut output = std::io::stdout();
     writeln!(output, "bootstrap.servers={}", broker.address())?;
     output.flush()?;
@@ -76,11 +77,11 @@ async fn terminated() -> std::io::Result<()> {
 impl Produce {
     fn run(self) -> anyhow::Result<()> {
         let teller = Storyteller::connect(&self.brokers)
-            .with_context(|| format!("no producer for {}", self.brokers))?;
+            .with_context(|| format!("cannot create a producer for {}", self.brokers))?;
         teller.create_topics();
         let mut output = std::io::stdout();
         for scene in crate::demo::story(self.customers) {
-            teller.tell(&scene).context("the broker did not take an event")?;
+            teller.tell(&scene).context("the broker did not accept an event")?;
             writeln!(output, "{scene}")?;
             output.flush()?;
             std::thread::sleep(self.pace);

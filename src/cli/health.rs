@@ -24,12 +24,12 @@ const UNHEALTHY: u8 = 1;
 pub(super) struct Arguments {
     #[command(flatten)]
     source: Source,
-    /// Where the admin port listens; without it admin.listen of the configuration counts
+    /// Address of the admin port; without it, admin.listen of the configuration is used
     ///
-    /// The variable goes before the file for the daemon too, so with it no file has to be read.
+    /// The variable overrides the file for the daemon as well, so with it no file has to be read.
     #[arg(long, value_name = "ADDRESS:PORT", env = "PGSLUICE__ADMIN__LISTEN")]
     listen: Option<SocketAddr>,
-    /// Asks /ready instead of /live: whether records are moved, not only whether the process turns
+    /// Asks /ready instead of /live: whether records are moving, not only whether the process runs
     #[arg(long)]
     ready: bool,
 }

@@ -16,9 +16,9 @@ use super::{Source, complain, say, with_config};
 pub(super) struct Arguments {
     #[command(flatten)]
     source: Source,
-    /// Prints the SQL that grants a role what `run` needs with these routes, and does nothing
+    /// Prints the SQL that grants a role what `run` needs with these routes, and changes nothing
     ///
-    /// The role needs no more than this where another one, the owner, runs `pgsluice migrate`.
+    /// The role needs nothing else if another role, the owner, runs `pgsluice migrate`.
     #[arg(long, value_name = "ROLE")]
     grants: Option<String>,
 }
@@ -47,7 +47,7 @@ fn migrate(config: &Config) -> ExitReason {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("no runtime: {}", error.kind()));
+            complain(&format!("cannot start a runtime: {}", error.kind()));
             return ExitReason::Bug;
         }
     };

@@ -35,43 +35,43 @@ unavailable at start, 4 fenced, 5 corruption, 70 bug.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Moves events until it is told to stop
+    /// Moves events until it is stopped
     ///
-    /// SIGTERM or SIGINT drains: reading stops, what is in flight is finished and made durable,
-    /// the group is left. A second signal ends the process at once; nothing is lost, what was not
-    /// finished is read again.
+    /// SIGTERM or SIGINT drains: the process stops reading, finishes what is in flight, makes it
+    /// durable and leaves the group. A second signal ends the process at once. Nothing is lost:
+    /// unfinished records are read again.
     Run(Source),
-    /// Checks the configuration; with --connect also the brokers and the database it names
+    /// Checks the configuration; with --connect also its brokers and database
     ///
-    /// Without a network it prints every problem with its key and the line or variable it comes
-    /// from, and ends with exit code 2 if there is one. With --connect it looks at brokers, topics,
-    /// group, server, tables and grants and changes nothing; exit code 3 means that one of them
-    /// did not answer. With --sample it shows what real records would do, too.
+    /// Without --connect it needs no network. It prints every problem with its key and the line or
+    /// variable it comes from, and ends with exit code 2 if there is one. With --connect it checks
+    /// brokers, topics, group, server, tables and grants, and changes nothing; exit code 3 means
+    /// that one of them did not answer. With --sample it also shows what real records would do.
     Check(check::Arguments),
     /// Creates or updates pgsluice's own tables
     ///
-    /// `run` does the same at start unless postgres.migrate is "verify". Migrations only add:
+    /// `run` does the same at start unless postgres.migrate is "verify". Migrations only add, so
     /// older and newer versions of pgsluice work side by side.
     Migrate(migrate::Arguments),
-    /// Tells which brakes hold, and lifts them
+    /// Lists active brakes, and lifts them
     ///
     /// A brake halts a partition when too many events of a route are dead-lettered or stale (reason
-    /// dead_letter_flood or stale_flood). Mending the cause is enough for it to go on; this is for
-    /// events that are really bad.
+    /// dead_letter_flood or stale_flood). Once the cause is fixed, the partition resumes
+    /// automatically. Use this command only for events that really are bad.
     Resume(resume::Arguments),
-    /// Asks a running daemon on this host how it is
+    /// Checks the health of a running daemon on this host
     ///
-    /// Exit code 0 when its admin port (admin.listen) answers /live with 200, otherwise 1: for the
-    /// health check of a container, which has no other program to ask with.
+    /// Exit code 0 if its admin port (admin.listen) answers /live with 200, otherwise 1. Made for
+    /// the health check of a container that has no other program for it.
     Health(health::Arguments),
-    /// A broker that needs no installation, and a story to send through it
+    /// Runs a broker that needs no installation, and sends a story through it
     Demo(demo::Demo),
 }
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Args)]
 struct Source {
-    /// Configuration file; without one, variables alone are enough
+    /// Configuration file; not needed if variables give every required setting
     #[arg(long, short, value_name = "FILE", env = "PGSLUICE_CONFIG")]
     config: Option<PathBuf>,
 }
@@ -140,7 +140,7 @@ fn complain(text: &str) {
 fn say(text: &str) {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complain(&format!("the result cannot be printed: {}", error.kind()));
+            complain(&format!("cannot print the result: {}", error.kind()));
         }
         Ok(()) | Err(_) => {}
     }

@@ -22,18 +22,18 @@ const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 pub(super) struct Arguments {
     #[command(flatten)]
     source: Source,
-    /// The events that would be dead-lettered are really bad: the brake of dead_letter.flood is not
-    /// asked for a while
+    /// Accepts events that would be dead-lettered as really bad: the brake dead_letter.flood does
+    /// not trip for a while
     #[arg(long)]
     accept_dead_letters: bool,
-    /// The events that are stale are really old: the brake of dead_letter.stale_flood is not asked for
-    /// a while
+    /// Accepts stale events as really old: the brake dead_letter.stale_flood does not trip for a
+    /// while
     #[arg(long)]
     accept_stale: bool,
-    /// For how long, at most 30d
+    /// For how long to accept them, at most 30d
     #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = lasting)]
     lasting: Duration,
-    /// Only for the route of this name; without it for all
+    /// Accepts only events of the route with this name; without it, of all routes
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
     /// How the result is printed
@@ -65,7 +65,7 @@ enum Refused {
     Open(OpenError),
     #[error("database: {0}{hint}", hint = missing_tables(.0))]
     Database(Fault),
-    #[error("nothing was read as group {0:?} yet: is kafka.group right, and postgres.schema?")]
+    #[error("group {0:?} has not read anything yet; check kafka.group and postgres.schema")]
     UnknownSink(String),
     #[error("there is no route {0:?}; the configuration has {1}")]
     UnknownRoute(String, String),
@@ -75,7 +75,7 @@ enum Refused {
 fn missing_tables(fault: &Fault) -> &'static str {
     match fault.sqlstate() {
         Some(state) if matches!(state.as_str(), "42P01" | "3F000") => {
-            "; `pgsluice migrate` makes the tables that are missing"
+            "; `pgsluice migrate` creates the missing tables"
         }
         _ => "",
     }
@@ -86,7 +86,7 @@ pub(super) fn resume(arguments: &Arguments) -> ExitReason {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                complain(&format!("no runtime: {}", error.kind()));
+                complain(&format!("cannot start a runtime: {}", error.kind()));
                 return ExitReason::Bug;
             }
         };
@@ -151,9 +151,9 @@ fn known_route(config: &Config, name: &str) -> Result<(), Refused> {
 
 fn table(sink: &str, outcome: &Outcome) -> String {
     let mut lines = vec![match outcome.brakes.len() {
-        0 => format!("no brake of {sink} holds"),
-        1 => format!("1 brake of {sink} holds"),
-        count => format!("{count} brakes of {sink} hold"),
+        0 => format!("{sink} has no active brake"),
+        1 => format!("{sink} has 1 active brake"),
+        count => format!("{sink} has {count} active brakes"),
     }];
     for brake in &outcome.brakes {
         let Standing { topic, partition, offset, kind, route, counted, tripped_at } = brake;
@@ -166,13 +166,13 @@ fn table(sink: &str, outcome: &Outcome) -> String {
     for (kind, route, until) in &outcome.accepted {
         let route = if route.is_empty() { "every route" } else { route };
         lines.push(format!(
-            "{} of {route} accepted until {until}; halted partitions go on within a minute",
+            "{} of {route} accepted until {until}; halted partitions resume within a minute",
             kind.as_str()
         ));
     }
     if outcome.accepted.is_empty() && !outcome.brakes.is_empty() {
         lines.push(
-            "nothing was changed: mend the cause, or say --accept-dead-letters or --accept-stale"
+            "nothing was changed: fix the cause, or pass --accept-dead-letters or --accept-stale"
                 .to_owned(),
         );
     }
@@ -208,7 +208,9 @@ mod tests {
         };
         let mut outcome = Outcome { brakes: vec![brake], accepted: Vec::new() };
         let text = table("views", &outcome);
-        assert!(text.starts_with("1 brake of views holds\n  orders/3 at offset 120: dead_letters"));
+        assert!(
+            text.starts_with("views has 1 active brake\n  orders/3 at offset 120: dead_letters")
+        );
         assert!(text.ends_with("--accept-dead-letters or --accept-stale"), "{text}");
         let until = "2026-11-21T11:00:00Z".to_owned();
         outcome.accepted.push((BrakeKind::DeadLetters, String::new(), until));

@@ -89,15 +89,26 @@ async fn drain_then_end(
     limit: Duration,
 ) {
     let first = next_signal(&mut terminate, &mut interrupt).await;
-    tracing::info!(event = "signal", signal = first, "draining; a second signal ends at once");
+    tracing::info!(
+        event = "signal",
+        signal = first,
+        "draining; a second signal ends the process at once"
+    );
     drain.cancel();
     let second = tokio::time::timeout(limit, next_signal(&mut terminate, &mut interrupt)).await;
     match second {
         Ok(signal) => {
-            tracing::warn!(event = "signal", signal, "ended before the drain was finished")
+            tracing::warn!(
+                event = "signal",
+                signal,
+                "second signal: ending before the drain is finished"
+            )
         }
         Err(_) => {
-            tracing::error!(event = "drain_stuck", "the drain does not end; ending without it")
+            tracing::error!(
+                event = "drain_stuck",
+                "the drain does not end; ending without finishing it"
+            )
         }
     }
     end_now(ExitReason::Interrupted);

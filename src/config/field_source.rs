@@ -75,7 +75,7 @@ impl FieldSource {
         }
         match text.split_once(':') {
             Some(("const", text)) => Ok(Self::Const(text.to_owned())),
-            Some(("header", "")) => Err("header: needs the header's name after it".to_owned()),
+            Some(("header", "")) => Err("header: needs a header name after it".to_owned()),
             Some(("header", name)) => Ok(Self::Header(name.to_owned())),
             Some(("key", pointer)) => Ok(Self::KeyPointer(json_pointer("key", pointer)?)),
             Some(("value", pointer)) => Ok(Self::ValuePointer(json_pointer("value", pointer)?)),
@@ -111,19 +111,19 @@ fn unknown_source(text: &str) -> String {
         path.then(|| format!("payload:/{}", text.trim_start_matches("$.").replace('.', "/")))
     });
     if let Some(meant) = pointed {
-        return format!("{text:?} is no field source, did you mean {meant:?}?");
+        return format!("{text:?} is not a field source, did you mean {meant:?}?");
     }
     let fields: Vec<&str> = sources_in_routes().map(|spec| spec.name).collect();
     let near = suggestion(text, &[&WORDS.map(|(word, _)| word)[..], &fields].concat());
     if near.is_empty() {
         format!(
-            "{text:?} is no field source: expected key, key:/pointer, value, value:/pointer, \
+            "{text:?} is not a field source: expected key, key:/pointer, value, value:/pointer, \
              payload, payload:/pointer, header:name, const:text, topic, partition, offset, \
              timestamp, or in a route {}",
             fields.join(", ")
         )
     } else {
-        format!("{text:?} is no field source{near}")
+        format!("{text:?} is not a field source{near}")
     }
 }
 
@@ -143,7 +143,7 @@ fn json_pointer(word: &str, pointer: &str) -> Result<String, String> {
     if pointer.match_indices('~').all(known) {
         Ok(pointer.to_owned())
     } else {
-        Err("in a JSON pointer ~ is written ~0 and / within a name ~1".to_owned())
+        Err("in a JSON pointer, write ~ as ~0 and / within a name as ~1".to_owned())
     }
 }
 

@@ -51,7 +51,7 @@ fn a_misspelled_key_is_named_with_the_nearest_one_and_its_variable_alike() {
     assert_eq!(
         found,
         [
-            "PGSLUICE_KAFKA__GROUP: is not read: two underscores follow PGSLUICE, did you mean \
+            "PGSLUICE_KAFKA__GROUP: is ignored: two underscores must follow PGSLUICE, did you mean \
              PGSLUICE__KAFKA__GROUP?",
             "PGSLUICE__KAFAK__GROUP: kafak: unknown section, did you mean \"kafka\"?",
             "PGSLUICE__POSTGRES_LANES: postgres_lanes: unknown key, did you mean \
@@ -90,7 +90,7 @@ fn what_is_missing_is_named_with_every_way_to_give_it() {
     );
     assert_eq!(
         after_required("password_file = \"/nowhere/password\"\n"),
-        ["FILE:7: postgres.password_file: cannot read /nowhere/password: there is no such file"]
+        ["FILE:7: postgres.password_file: cannot read /nowhere/password: no such file"]
     );
     // What stands in the place of a whole section is one mistake, not one for each key.
     assert_eq!(
@@ -99,7 +99,7 @@ fn what_is_missing_is_named_with_every_way_to_give_it() {
     );
     let nowhere =
         load(Some("nowhere.toml".as_ref()), std::iter::empty(), &AnyProperty).expect_err("no file");
-    assert_eq!(nowhere.to_string(), "cannot read nowhere.toml: there is no such file");
+    assert_eq!(nowhere.to_string(), "cannot read nowhere.toml: no such file");
 }
 
 #[test]
@@ -116,9 +116,11 @@ fn settings_that_contradict_each_other_are_named_with_the_others_value() {
     );
     assert_eq!(
         after_required("[dead_letter]\ntopic = \"customer-events\"\n"),
-        ["FILE:8: dead_letter.topic: dead letters of customer-events would go to \
-             customer-events, which kafka.topics reads; name another topic, or take \
-             customer-events out of kafka.topics",]
+        [
+            "FILE:8: dead_letter.topic: dead letters of customer-events would go to customer-events, \
+          which kafka.topics reads; choose another topic, or remove customer-events from \
+          kafka.topics",
+        ]
     );
 }
 
@@ -136,15 +138,15 @@ fn a_route_that_cannot_be_meant_is_told_what_to_write() {
             "FILE:10: route[0].upsert.tabel: unknown key, did you mean \"table\"?",
             "FILE:11: route[0].upsert.key: expected { column = \"source\" }, such as { id = \
              \"aggregate_id\" }",
-            "FILE:12: route[0].upsert.columns.city: \"town\" is no field source: expected key, \
+            "FILE:12: route[0].upsert.columns.city: \"town\" is not a field source: expected key, \
              key:/pointer, value, value:/pointer, payload, payload:/pointer, header:name, \
              const:text, topic, partition, offset, timestamp, or in a route aggregate_id, \
              aggregate_type, event_id, event_type, version, time, tenant, user, transaction_id, \
              correlation_id, causation_id",
-            "FILE:12: route[0].upsert.columns.mail: \"agregate_id\" is no field source, did you \
+            "FILE:12: route[0].upsert.columns.mail: \"agregate_id\" is not a field source, did you \
              mean \"aggregate_id\"?",
-            "FILE:12: route[0].upsert.columns.name: \"payload.name\" is no field source, did you \
-             mean \"payload:/name\"?",
+            "FILE:12: route[0].upsert.columns.name: \"payload.name\" is not a field source, did \
+             you mean \"payload:/name\"?",
             "FILE:13: route[1]: does nothing: give it [route.document], [route.upsert], \
              [route.delete] or skip = true",
         ]
@@ -153,16 +155,16 @@ fn a_route_that_cannot_be_meant_is_told_what_to_write() {
                key = { id = \"agregate_id\" }\n";
     assert_eq!(
         after_required(key),
-        ["FILE:10: route[0].delete.key.id: \"agregate_id\" is no field source, did you mean \
-             \"aggregate_id\"?"]
+        ["FILE:10: route[0].delete.key.id: \"agregate_id\" is not a field source, did you mean \
+          \"aggregate_id\"?"]
     );
     assert_eq!(
         messages(REQUIRED, &[("PGSLUICE__ROUTE__0__SKIP", "true")]),
-        ["PGSLUICE__ROUTE__0__SKIP: route: cannot be given by a variable; write it in a file"]
+        ["PGSLUICE__ROUTE__0__SKIP: route: cannot be set by a variable; set it in a file"]
     );
     assert_eq!(
         after_required("[decode.fields]\nid = \"key\"\n"),
-        ["FILE:8: decode.fields.id: unknown key; there are aggregate_id, aggregate_type, \
+        ["FILE:8: decode.fields.id: unknown key; known keys are aggregate_id, aggregate_type, \
           causation_id, correlation_id, event_id, event_type, nonce, payload, tenant, time, \
           transaction_id, user, version"]
     );
@@ -177,9 +179,11 @@ fn an_at_sign_that_stands_as_it_is_in_the_urls_password_is_told_of_and_not_shown
     let file = REQUIRED.replace("pgsluice@", "pgsluice:s3@cret@");
     assert_eq!(
         messages(&file, &[]),
-        ["FILE:6: postgres.url: has an @ that does not end user and password: there, and in all \
-          that follows, special characters are percent-encoded, @ as %40, / as %2F, ? as %3F, # as \
-          %23, % as %25"]
+        [
+            "FILE:6: postgres.url: contains an @ that does not end user and password: percent-encode \
+          special characters there and in everything that follows, @ as %40, / as %2F, ? as %3F, # \
+          as %23, % as %25"
+        ]
     );
 }
 
@@ -191,8 +195,10 @@ fn two_passwords_are_one_too_many() {
     let path = secret.path().to_str().expect("utf-8");
     assert_eq!(
         messages(&file, &[("PGSLUICE__POSTGRES__PASSWORD_FILE", path)]),
-        ["FILE:6: postgres.url: holds a password, and postgres.password_file names one: give \
-          either of them"]
+        [
+            "FILE:6: postgres.url: contains a password, and postgres.password_file names one as well: \
+          give only one of them"
+        ]
     );
 }
 
@@ -200,7 +206,10 @@ fn two_passwords_are_one_too_many() {
 fn each_setting_that_cannot_be_meant_has_its_sentence() {
     let long = "x".repeat(250);
     for (file, expected) in [
-        ("schema = 'pg_sluice'", "postgres.schema: names that start with pg_ belong to PostgreSQL"),
+        (
+            "schema = 'pg_sluice'",
+            "postgres.schema: names that start with pg_ are reserved for PostgreSQL",
+        ),
         ("schema = \"a\\tb\"", "postgres.schema: expected a name of at most 63 bytes"),
         ("[dead_letter]\nreplication_factor = 0", "replication_factor: expected -1 (the broker's"),
         ("[dead_letter]\ntopic = 'a b'", "dead_letter.topic: expected a topic name, in which"),
@@ -215,39 +224,43 @@ fn each_setting_that_cannot_be_meant_has_its_sentence() {
             "[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }\ncolumns = ['a']",
             "FILE:11: route[0].upsert.columns: expected { column = \"source\" } or \"auto\"",
         ),
-        ("[[route]]\nname = ''\nskip = true", "FILE:8: route[0].name: must not be empty; leave it"),
+        (
+            "[[route]]\nname = ''\nskip = true",
+            "FILE:8: route[0].name: must not be empty; remove it",
+        ),
         (
             "[[route]]\nname = \"a\\u0007\"\nskip = true",
-            "FILE:8: route[0].name: holds a control character",
+            "FILE:8: route[0].name: contains a control character",
         ),
         (
             &format!("[[route]]\nname = '{long}'\nskip = true"),
-            "FILE:8: route[0].name: is 250 bytes long, at most 63 are possible",
+            "FILE:8: route[0].name: is 250 bytes long, but at most 63 are allowed",
         ),
         (
             "[[route]]\nname = 'route[3]'\nskip = true",
-            "FILE:8: route[0].name: is how rows written before routes had names call a route",
+            "FILE:8: route[0].name: is reserved for rows written before routes had names",
         ),
         (
             "[[route]]\nname = 'a'\nskip = true\n[[route]]\nskip = true\nname = 'a'",
-            "FILE:12: route[1].name: is the name of route[0] already",
+            "FILE:12: route[1].name: is already the name of route[0]",
         ),
         (
             "[[route]]\ntopic = '^orders-.*'\nskip = true",
-            "FILE:8: route[0].topic: \"^orders-.*\" is no topic name; a \"^pattern\" stands in",
+            "FILE:8: route[0].topic: \"^orders-.*\" is not a topic name; a \"^pattern\" is allowed \
+             only in",
         ),
         ("[batch]\nmax_bytes = '1B'", "batch.max_bytes: expected 1KiB to 1024GiB"),
-        ("[[route]]\nskip = false", "route[0].skip: expected true; leave the route out otherwise"),
+        ("[[route]]\nskip = false", "route[0].skip: expected true; otherwise remove the route"),
         ("[[route]]\n[route.document]\ndelete = true\nstate = 'merge'", "state: has no meaning"),
         ("[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }", "columns: is missing;"),
         (
             "[[route]]\n[route.upsert]\ntable = 't'\nkey = { id = 'key' }\n\
              columns = { id = 'key' }",
-            "route[0].upsert.columns: \"id\" is a key column already",
+            "route[0].upsert.columns: \"id\" is already a key column",
         ),
         (
             "[[route]]\n[route.delete]\ntable = 't'\nkey = { id = 'key' }\nsoft = {}",
-            "route[0].delete.soft: needs at least one column; leave it out to delete the row",
+            "route[0].delete.soft: needs at least one column; remove it to delete the row",
         ),
         (
             "[[route]]\n[route.delete]\ntable = 't'\nkey = { id = [] }",
@@ -255,7 +268,7 @@ fn each_setting_that_cannot_be_meant_has_its_sentence() {
         ),
         (
             &format!("[[route]]\n[route.delete]\ntable = 't'\nkey = {{ {long} = 'key' }}"),
-            "is no column name",
+            "is not a column name",
         ),
     ] {
         let found = after_required(&format!("{file}\n"));
@@ -269,18 +282,22 @@ fn each_setting_of_kafka_that_cannot_be_meant_has_its_sentence() {
     for (variable, value, expected) in [
         ("BROKERS", "b:9092;c:9092", "expected host:port, separated by commas, such as"),
         // As YAML's block texts end.
-        ("START_FROM", "latest\n", "has spaces or line ends around it"),
-        ("GROUP", "views\n", "has spaces or line ends around it"),
+        ("START_FROM", "latest\n", "has leading or trailing spaces or line breaks"),
+        ("GROUP", "views\n", "has leading or trailing spaces or line breaks"),
         ("GROUP", long.as_str(), "is longer than 249 bytes"),
-        ("INSTANCE_ID", "", "must not be empty; leave it out for a dynamic member"),
+        ("INSTANCE_ID", "", "must not be empty; remove it for a dynamic member"),
         ("TOPICS", " , ", "needs at least one topic name"),
-        ("TOPICS", r"^orders-\d+$", r"has \d, which POSIX regular expressions do not know"),
-        ("TOPICS", "^(?:a|b)$", "has (?, which POSIX regular expressions do not know"),
-        ("TOPICS", "^a+?b$", "has +?, which POSIX regular expressions do not know"),
+        ("TOPICS", r"^orders-\d+$", r"has \d, which POSIX regular expressions do not support"),
+        ("TOPICS", "^(?:a|b)$", "has (?, which POSIX regular expressions do not support"),
+        ("TOPICS", "^a+?b$", "has +?, which POSIX regular expressions do not support"),
         ("TOPICS", "a b", "is neither a topic name nor a"),
         ("START_FROM", "yesterday", "expected earliest | latest | error | a time such as"),
-        ("PROPERTIES__TRANSACTIONAL_ID", "x", "cannot be set: the guarantees rest on it"),
-        ("PROPERTIES__REQUEST_REQUIRED_ACKS", "1", "cannot be set: the guarantees rest on it"),
+        ("PROPERTIES__TRANSACTIONAL_ID", "x", "cannot be set, because the guarantees depend on it"),
+        (
+            "PROPERTIES__REQUEST_REQUIRED_ACKS",
+            "1",
+            "cannot be set, because the guarantees depend on it",
+        ),
     ] {
         let name = format!("PGSLUICE__KAFKA__{variable}");
         let found = messages(REQUIRED, &[(&name, value)]);

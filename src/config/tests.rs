@@ -128,9 +128,10 @@ fn every_problem_is_listed_with_its_key_and_line() {
             "3 kafka.groupe: unknown key, did you mean \"group\"?",
             "5 batch.max_records: expected a whole number from 1 to 100000",
             "6 batch.max_bytes: expected a size with its unit, such as \"8MiB\" or \"512KiB\"",
-            "8 limits.record_bytes: must not be above limits.in_flight_bytes (12MiB)",
-            "10 nonsense: unknown section; there are admin, batch, dead_letter, decode, group, \
-             kafka, limits, log, notification, on_unmatched, postgres, retry, route, shutdown",
+            "8 limits.record_bytes: must not exceed limits.in_flight_bytes (12MiB)",
+            "10 nonsense: unknown section; known keys are admin, batch, dead_letter, decode, \
+             group, kafka, limits, log, notification, on_unmatched, postgres, retry, route, \
+             shutdown",
         ]
     );
 }
@@ -220,7 +221,7 @@ fn what_this_version_does_not_have_is_refused_by_name() {
     let problems = problems(file);
     assert_eq!(problems.len(), 7, "{problems:#?}");
     for problem in problems {
-        assert!(problem.contains("this version does not have"), "{problem}");
+        assert!(problem.contains("this version does not support"), "{problem}");
     }
 }
 
@@ -408,7 +409,7 @@ fn topics_that_cannot_be_subscribed_to_are_refused() {
     let problems = with_env(&[("PGSLUICE__KAFKA__TOPICS", "a,b,a,^x(")]).expect_err("two").0;
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].message.contains("twice"));
-    assert!(problems[1].message.contains("is no regular expression"));
+    assert!(problems[1].message.contains("is not a regular expression"));
 }
 
 #[test]

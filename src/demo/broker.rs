@@ -103,7 +103,7 @@ impl Storyteller {
                 let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
                 KafkaResult::Ok(admin.create_topics(&missing, &options).await?.len())
             });
-            tracing::debug!(event = "demo_topics", created = created.is_ok(), "topics asked for");
+            tracing::debug!(event = "demo_topics", created = created.is_ok(), "topics requested");
         }
     }
 

@@ -150,7 +150,7 @@ fn poison() -> Vec<Scene> {
             topic: ORDERS,
             key: "order-1".to_owned(),
             value: "{\"eventType\": \"OrderPaid\", \"tot".to_owned(),
-            happens: "a record that is no JSON".to_owned(),
+            happens: "a record that is not JSON".to_owned(),
             outcome: "DEAD_LETTERED, alone",
         },
         customer("edsger", 3, "CustomerRenamed", json!({"name": "Edsger W."})),

@@ -83,7 +83,9 @@ impl Consumer {
         let thread = std::thread::Builder::new()
             .name("consumer".to_owned())
             .spawn(move || poller.run())
-            .map_err(|_| KafkaError::ClientCreation("no thread for the consumer".to_owned()))?;
+            .map_err(|_| {
+                KafkaError::ClientCreation("cannot start the consumer's thread".to_owned())
+            })?;
         Ok(Self { commands, releases, member: shared, thread })
     }
 

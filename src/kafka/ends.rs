@@ -62,7 +62,7 @@ impl LogEnds {
                 Err(error) => tracing::debug!(
                     event = "offsets_client",
                     error = describe(&error),
-                    "end of logs not known"
+                    "ends of logs not known yet"
                 ),
             }
         }

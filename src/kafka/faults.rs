@@ -231,7 +231,10 @@ pub fn on_produce(code: Code) -> ProduceFault {
 pub fn describe(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, reason, property, _) => {
-            format!("property {property} refused: {}", reason.split(':').next().unwrap_or_default())
+            format!(
+                "property {property} rejected: {}",
+                reason.split(':').next().unwrap_or_default()
+            )
         }
         _ => match error.rdkafka_error_code() {
             Some(code) => format!("{code:?}"),

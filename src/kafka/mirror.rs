@@ -177,17 +177,17 @@ fn failed(error: &KafkaError, trouble: &mut Option<Trouble>) {
     let trouble = trouble.get_or_insert(Trouble { since: Instant::now(), told: false });
     let error = describe(error);
     if trouble.told || trouble.since.elapsed() < ROUTINE {
-        tracing::debug!(event = "mirror_failing", error, "offsets not committed to kafka yet");
+        tracing::debug!(event = "mirror_failing", error, "cannot commit offsets to Kafka yet");
     } else {
         trouble.told = true;
-        tracing::warn!(event = "mirror_failing", error, "offsets cannot be committed to kafka");
+        tracing::warn!(event = "mirror_failing", error, "cannot commit offsets to Kafka");
     }
 }
 
 fn resumed(trouble: &mut Option<Trouble>) {
     if let Some(Trouble { since, told: true }) = trouble.take() {
         let seconds = since.elapsed().as_secs();
-        tracing::info!(event = "mirror_resumed", seconds, "offsets are committed to kafka again");
+        tracing::info!(event = "mirror_resumed", seconds, "committing offsets to Kafka again");
     }
 }
 

@@ -45,7 +45,7 @@ fn refused(config: &KafkaConfig) -> Option<PropertiesRefused> {
     // The names are librdkafka's; behind a colon there may be more than names.
     let text = text.split(": ").next().unwrap_or_default();
     let named = config.properties.keys().find(|name| text.contains(name.as_str()));
-    let why = format!("librdkafka makes no client of these properties: {text}");
+    let why = format!("librdkafka cannot create a client with these properties: {text}");
     Some(PropertiesRefused { property: named.cloned(), why })
 }
 
@@ -91,7 +91,7 @@ fn accepted(name: &str, text: &str) -> Result<(), String> {
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
             let near = suggestion(name, &COMMON);
             let near = if near.is_empty() { "; its CONFIGURATION.md lists them" } else { &near };
-            Err(format!("is no property of librdkafka{near}"))
+            Err(format!("is not a librdkafka property{near}"))
         }
         Err(_) => Err("librdkafka does not accept this value; see its CONFIGURATION.md".to_owned()),
     }

@@ -129,16 +129,22 @@ fn report_move(
 ) {
     match source {
         PositionSource::Operator => tracing::warn!(
-            event = "position_moved", %partition,
+            event = "position_moved",
+            %partition,
             database = database.map(|next| next.0),
             committed = next.0,
-            "the group's offset was moved on purpose; reading from there"
+            "an operator moved the group's offset; reading from there"
         ),
         PositionSource::Adopted => {
             tracing::info!(event = "position_adopted", %partition, next = next.0, "adopted the group's committed offset");
         }
         PositionSource::StartFrom => {
-            tracing::info!(event = "position_chosen", %partition, next = next.0, "no position is known; reading from start_from");
+            tracing::info!(
+                event = "position_chosen",
+                %partition,
+                next = next.0,
+                "no position is known; reading from kafka.start_from"
+            );
         }
     }
 }

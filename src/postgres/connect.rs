@@ -93,7 +93,7 @@ impl Lifeline {
     /// from it.
     pub(super) fn fail(&self, fault: Fault) {
         if self.ended.try_send(fault).is_err() {
-            tracing::trace!(event = "connection_ended", "the session has ended already");
+            tracing::trace!(event = "connection_ended", "the session has already ended");
         }
         self.close();
     }

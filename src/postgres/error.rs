@@ -126,7 +126,7 @@ fn kind_of(error: &tokio_postgres::Error) -> FaultKind {
         "error performing TLS handshake" => FaultKind::Tls(tls_fault(error)),
         "invalid configuration" if wants_password(error) => FaultKind::Server(NOT_AUTHENTICATED),
         "invalid connection string" | "invalid configuration" => {
-            FaultKind::Bug("connection configuration refused by the driver")
+            FaultKind::Bug("connection configuration rejected by the driver")
         }
         other if other.starts_with("error serializing parameter") => {
             if wrong_type {
@@ -138,7 +138,7 @@ fn kind_of(error: &tokio_postgres::Error) -> FaultKind {
         other if other.starts_with("error deserializing column") && wrong_type => {
             FaultKind::DriverType
         }
-        _ => FaultKind::Bug("answer of an unexpected shape"),
+        _ => FaultKind::Bug("answer with an unexpected shape"),
     }
 }
 

@@ -68,7 +68,7 @@ impl Lead {
         if self.warnings.load(Ordering::Relaxed) != warnings {
             tracing::warn!(
                 event = "durability_warning",
-                "the server warned about a write that has to be durable"
+                "the server sent a warning about a write that must be durable"
             );
             return Err(Fault::new(FaultKind::Connection));
         }

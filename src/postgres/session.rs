@@ -64,7 +64,7 @@ impl OpenError {
     pub fn into_fault(self) -> Fault {
         match self {
             Self::Database(fault) => fault,
-            Self::Config(_) => Fault::new(FaultKind::Bug("postgres.url cannot be used any more")),
+            Self::Config(_) => Fault::new(FaultKind::Bug("postgres.url can no longer be used")),
             Self::Unsupported(what) => Fault::new(FaultKind::Bug(what)),
         }
     }
@@ -278,10 +278,10 @@ async fn check_server(client: &Client) -> Result<(), OpenError> {
     let (version, encoding, read_only): (i32, &str, bool) =
         (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     if version < OLDEST_SERVER {
-        return Err(OpenError::Unsupported("14 is the oldest version that is supported"));
+        return Err(OpenError::Unsupported("14 is the oldest supported version"));
     }
     if encoding != "UTF8" {
-        return Err(OpenError::Unsupported("must have a database in the encoding UTF8"));
+        return Err(OpenError::Unsupported("must store the database in encoding UTF8"));
     }
     if read_only {
         return Err(Fault::new(FaultKind::Server(READ_ONLY)).into());
@@ -296,9 +296,9 @@ async fn open_lane(connector: &Connector, lock: SessionLock) -> Result<Lane, Ope
     } else {
         tracing::error!(
             event = "lock_not_seen",
-            "a connection does not see the session's lock: the address leads to several servers, \
-             or to a pooler in transaction mode; connect to PostgreSQL directly or through a \
-             pooler in session mode"
+            "a connection does not see the session's lock: the address reaches several servers, or \
+             a pooler in transaction mode; connect to PostgreSQL directly or through a pooler in \
+             session mode"
         );
         Err(Fault::new(FaultKind::LockNotSeen).into())
     }

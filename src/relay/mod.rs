@@ -172,7 +172,10 @@ impl<L: Letters> Publisher<L> {
             }
         };
         if std::mem::take(&mut self.refusals) >= TOLD_REFUSAL {
-            tracing::info!(event = "letters_claimed", "dead letters can be claimed again");
+            tracing::info!(
+                event = "letters_claimed",
+                "dead letters can be read for publishing again"
+            );
         }
         if portion.is_empty() {
             return false;
@@ -183,7 +186,11 @@ impl<L: Letters> Publisher<L> {
         if published > 0
             && let Err(fault) = letters.mark(&delivery.published).await
         {
-            tracing::warn!(event = "letters_unmarked", error = %fault, "published dead letters could not be marked and will be sent again");
+            tracing::warn!(
+                event = "letters_unmarked",
+                error = %fault,
+                "cannot mark dead letters as published; they will be published again"
+            );
             return false;
         }
         published > 0
@@ -198,10 +205,14 @@ impl<L: Letters> Publisher<L> {
             tracing::warn!(
                 event = "letters_unclaimed",
                 error = %fault,
-                "the database refuses to give out dead letters for publishing; asking on"
+                "cannot read dead letters for publishing; will retry"
             );
         } else {
-            tracing::debug!(event = "letters_unclaimed", error = %fault, "dead letters could not be claimed");
+            tracing::debug!(
+                event = "letters_unclaimed",
+                error = %fault,
+                "cannot read dead letters for publishing"
+            );
         }
     }
 
@@ -216,7 +227,7 @@ impl<L: Letters> Publisher<L> {
                 event = "letters_stuck",
                 topic = stuck.topic,
                 error = describe(&stuck.error),
-                "dead letters cannot be published; they wait in the table"
+                "cannot publish dead letters to their topic; they wait in dead_letter_t"
             );
         }
         for Stuck { stream, .. } in &delivery.stuck {
@@ -228,7 +239,7 @@ impl<L: Letters> Publisher<L> {
         let latest = delivery.stuck.first();
         let latest = latest.map(|s| format!("{}: {}", s.topic, describe(&s.error)).into());
         if was_stuck.is_some() && self.resting.is_empty() {
-            tracing::info!(event = "letters_flow", "dead letters are published again");
+            tracing::info!(event = "letters_flow", "publishing dead letters again");
         }
         self.status.send_modify(|status| {
             status.published += delivery.published.len() as u64;

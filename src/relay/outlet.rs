@@ -69,7 +69,9 @@ impl Outlet {
         std::thread::Builder::new()
             .name("publisher".to_owned())
             .spawn(move || sender.serve(&inbox))
-            .map_err(|_| KafkaError::ClientCreation("no thread for the publisher".to_owned()))?;
+            .map_err(|_| {
+                KafkaError::ClientCreation("cannot start the publisher's thread".to_owned())
+            })?;
         Ok(Self { jobs })
     }
 
@@ -94,8 +96,9 @@ struct Producing {
 impl Producing {
     fn connect(kafka: &KafkaConfig, dead_letter: &DeadLetterConfig) -> Result<Self, KafkaError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let runtime = runtime
-            .map_err(|_| KafkaError::ClientCreation("no runtime for the publisher".to_owned()))?;
+        let runtime = runtime.map_err(|_| {
+            KafkaError::ClientCreation("cannot start the publisher's runtime".to_owned())
+        })?;
         let producer = producer(&runtime, kafka)?;
         let (kafka, dead_letter) = (kafka.clone(), dead_letter.clone());
         Ok(Self { kafka, dead_letter, producer, runtime, topics: HashMap::new() })

@@ -334,10 +334,10 @@ mod tests {
         let problems = compile(&routes, |_| {}).unwrap_err();
         assert_eq!(problems.reason(), Reason::SchemaMismatch);
         insta::assert_snapshot!(problems.to_string().replace("; route", "\nroute"), @r"
-        route upsert customer, table customer, column nome: no such column; add it to the table or take it out of the route
-        route upsert customer, table customer, column total: the database computes it; take it out of the route
-        route delete customer, table customer, column idd: no such column; add it to the table or take it out of the route
-        route delete s.none, table s.none: no such table; create it, or name its schema if it has another one
+        route upsert customer, table customer, column nome: no such column; add it to the table or remove it from the route
+        route upsert customer, table customer, column total: the database computes it; remove it from the route
+        route delete customer, table customer, column idd: no such column; add it to the table or remove it from the route
+        route delete s.none, table s.none: no such table; create it, or name its schema if it is in another one
         ");
     }
 

@@ -134,20 +134,20 @@ impl fmt::Display for RouteProblem {
         f.write_str(": ")?;
         match &self.cause {
             RouteCause::TableMissing => {
-                f.write_str("no such table; create it, or name its schema if it has another one")
+                f.write_str("no such table; create it, or name its schema if it is in another one")
             }
             RouteCause::NotATable => f.write_str("is a view or a foreign table; name a table"),
             RouteCause::HasRules => {
                 f.write_str("has rewrite rules (create rule); use triggers instead")
             }
             RouteCause::ColumnMissing => {
-                f.write_str("no such column; add it to the table or take it out of the route")
+                f.write_str("no such column; add it to the table or remove it from the route")
             }
             RouteCause::ColumnGenerated => {
-                f.write_str("the database computes it; take it out of the route")
+                f.write_str("the database computes it; remove it from the route")
             }
             RouteCause::TypeUnsupported(name) => {
-                write!(f, "type {name} cannot be written; leave it out of the route's columns")
+                write!(f, "type {name} cannot be written; remove it from the route's columns")
             }
             RouteCause::NoUniqueIndex(columns) => {
                 let columns = columns.join(", ");

@@ -69,7 +69,7 @@ impl OpenFailure {
     pub(super) fn fault(self) -> Fault {
         match self {
             Self::Tables(MigrateError::Database(fault)) => fault,
-            Self::Tables(_) => Fault::new(FaultKind::Bug("pgsluice's tables cannot be used")),
+            Self::Tables(_) => Fault::new(FaultKind::Bug("cannot use pgsluice's tables")),
             Self::Connection(error) => error.into_fault(),
             Self::Sink(error) => error.into_fault(),
             Self::Brokers => Fault::new(FaultKind::BrokersSilent),

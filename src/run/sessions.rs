@@ -56,7 +56,11 @@ impl Pipeline {
         let news = self.unusable.news(&failure);
         let useless = match &failure {
             OpenFailure::Sink(error @ SinkError::ClusterMismatch { .. }) => {
-                tracing::error!(event = "cluster_mismatch", %error, "refusing to start");
+                tracing::error!(
+                    event = "cluster_mismatch",
+                    %error,
+                    "the brokers are not the cluster that this sink has read; not starting"
+                );
                 return self.end(ExitReason::Fenced);
             }
             OpenFailure::Tables(MigrateError::Database(_))
@@ -64,7 +68,11 @@ impl Pipeline {
             | OpenFailure::Sink(SinkError::Database(_)) => false,
             OpenFailure::Tables(error) => {
                 if news {
-                    tracing::error!(event = "tables_unusable", %error, "pgsluice's tables");
+                    tracing::error!(
+                        event = "tables_unusable",
+                        %error,
+                        "cannot use pgsluice's tables"
+                    );
                 }
                 true
             }

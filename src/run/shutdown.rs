@@ -22,7 +22,7 @@ impl Pipeline {
         if self.first_session_by.is_some_and(|by| now >= by) {
             tracing::error!(
                 event = "startup_timeout",
-                "database and brokers did not both answer within postgres.startup_timeout"
+                "the database and the brokers did not both answer within postgres.startup_timeout"
             );
             self.end(ExitReason::DependencyUnavailable);
         }
@@ -31,7 +31,8 @@ impl Pipeline {
             tracing::error!(
                 event = "drain_expired",
                 unfinished,
-                "shutdown.drain_timeout passed; the next start reads these records again"
+                "shutdown.drain_timeout passed with unfinished records; the next start reads them \
+                 again"
             );
             self.end(ExitReason::Interrupted);
         }

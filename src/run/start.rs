@@ -41,7 +41,7 @@ impl Pipeline {
     /// Starts the parts. Nothing is read before a session is open.
     pub(super) fn start(config: Arc<Config>, telemetry: Telemetry) -> Result<Self, ExitReason> {
         let kafka = |error: &dyn Display| {
-            tracing::error!(event = "kafka_refused", %error, "the Kafka client could not be made");
+            tracing::error!(event = "kafka_refused", %error, "cannot create the Kafka client");
             ExitReason::Configuration
         };
         let (sender, events) = unbounded_channel();

@@ -55,7 +55,7 @@ pub enum MigrateError {
     /// The schema was migrated by a newer pgsluice that old binaries cannot work with.
     #[error(
         "schema \"{schema}\" has version {version}, which needs a pgsluice that knows at least \
-         version {min_binary}; this one knows {known}: deploy the newer one"
+         version {min_binary}, but this one knows {known}; deploy the newer pgsluice"
     )]
     BinaryTooOld {
         /// The schema.
@@ -69,7 +69,7 @@ pub enum MigrateError {
     },
     /// The schema lacks migrations and `postgres.migrate = "verify"`.
     #[error(
-        "schema \"{schema}\" has version {version} and this pgsluice needs {known}: run \
+        "schema \"{schema}\" has version {version}, but this pgsluice needs version {known}; run \
          `pgsluice migrate`"
     )]
     SchemaTooOld {
@@ -293,7 +293,7 @@ mod tests {
     fn an_old_binary_works_on_a_newer_schema_until_the_schema_refuses_it() {
         assert_eq!(judge("s", installed(3, 2), 2).unwrap(), Pending::None);
         let refused = judge("s", installed(3, 3), 2).unwrap_err();
-        assert!(refused.to_string().contains("deploy the newer one"), "{refused}");
+        assert!(refused.to_string().contains("deploy the newer pgsluice"), "{refused}");
     }
 
     #[test]

@@ -56,7 +56,9 @@ impl SinkError {
     pub fn into_fault(self) -> Fault {
         match self {
             Self::Database(fault) => fault,
-            Self::ClusterMismatch { .. } => Fault::new(FaultKind::Bug("another Kafka cluster")),
+            Self::ClusterMismatch { .. } => {
+                Fault::new(FaultKind::Bug("the database belongs to another Kafka cluster"))
+            }
         }
     }
 }

@@ -17,19 +17,19 @@ use super::lossy::LossyWriter;
 /// Target of librdkafka's own lines, which the room `kafka` writes.
 const LIBRDKAFKA: &str = "librdkafka";
 /// Instead of a panic's message that was put together at run time.
-const LEFT_OUT: &str = "(left out)";
+const LEFT_OUT: &str = "(omitted)";
 
 /// Why there are no logs.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// `log.level` is no filter.
-    #[error("log.level is no level or filter")]
+    #[error("log.level is not a level or filter")]
     Level,
     /// The thread that writes them cannot be started.
-    #[error("the thread that writes logs cannot be started")]
+    #[error("cannot start the thread that writes logs")]
     Thread(#[source] std::io::Error),
     /// Somebody else in this process has set up logs already.
-    #[error("logs are set up already")]
+    #[error("logging is already set up")]
     AlreadySet,
 }
 

@@ -167,17 +167,22 @@ impl Telemetry {
                 event = "session_lost",
                 session,
                 error = %fault,
-                "no database session; opening one until it works"
+                "database session lost; reconnecting"
             );
         } else {
-            tracing::debug!(event = "session_lost", session, error = %fault, "still no session");
+            tracing::debug!(
+                event = "session_lost",
+                session,
+                error = %fault,
+                "still no database session"
+            );
         }
     }
 
     /// A drain began: no record is polled any more.
     pub fn draining(&self) {
         self.lock_status().stage = Stage::Draining;
-        tracing::info!(event = "draining", "draining: finishing what is in flight");
+        tracing::info!(event = "draining", "draining: finishing the work in flight");
     }
 
     /// The drain ended: everything that can be finished is, and is durable.
@@ -202,7 +207,7 @@ impl Telemetry {
     pub fn kafka_unreachable(&self) {
         self.lock_status().kafka.reachable = false;
         self.0.metrics.kafka_reachable(false);
-        tracing::warn!(event = "kafka_unreachable", "no broker can be reached; trying on");
+        tracing::warn!(event = "kafka_unreachable", "cannot reach any broker; will retry");
     }
 
     /// A broker answers again.
@@ -224,11 +229,12 @@ impl Telemetry {
                 event = "topic_refused",
                 topic,
                 error,
-                "the topic cannot be read until it is there and may be read; then it goes on"
+                "cannot read the topic; reading resumes automatically once it exists and access is \
+                 granted"
             );
         }
         for topic in before.keys().filter(|topic| !now.contains_key(*topic)) {
-            tracing::info!(event = "topic_readable", topic, "the topic can be read");
+            tracing::info!(event = "topic_readable", topic, "the topic can be read again");
         }
     }
 
@@ -238,13 +244,17 @@ impl Telemetry {
         self.0.metrics.kafka_error(error);
         match fault {
             PollFault::Corrupt | PollFault::Operator | PollFault::Exit => {
-                tracing::error!(event = "kafka_trouble", error, class = ?fault, "an operator must act on Kafka");
+                tracing::error!(event = "kafka_trouble", error, class = ?fault, "the Kafka client \
+                                                                                 reported an error \
+                                                                                 that an operator \
+                                                                                 must fix");
             }
             PollFault::Notice
             | PollFault::Transient
             | PollFault::LostOwnership
             | PollFault::Reposition => {
-                tracing::warn!(event = "kafka_trouble", error, class = ?fault, "the Kafka client reports an error");
+                tracing::warn!(event = "kafka_trouble", error, class = ?fault, "the Kafka client \
+                                                                                reported an error");
             }
         }
         self.lock_status().kafka.last_error = Some(error.to_owned());
@@ -256,13 +266,14 @@ impl Telemetry {
         tracing::error!(
             event = "member_fenced",
             error,
-            "another process has this member's kafka.instance_id, or the client is spent"
+            "another process uses this member's kafka.instance_id, or the Kafka client can no \
+             longer be used"
         );
     }
 
     /// A part that runs as long as the process has ended by itself.
     pub fn part_ended(&self, part: &'static str) {
-        tracing::error!(event = "part_ended", part, "a part of pgsluice ended by itself");
+        tracing::error!(event = "part_ended", part, "a part of pgsluice ended unexpectedly");
     }
 
     fn lock_status(&self) -> MutexGuard<'_, Status> {

@@ -27,7 +27,11 @@ impl Telemetry {
                 if self.holds(partition) {
                     self.metrics().partition.version_gap(partition);
                 }
-                tracing::debug!(event = "version_gap", %partition, "versions are missing");
+                tracing::debug!(
+                    event = "version_gap",
+                    %partition,
+                    "a group was applied although versions before it are missing"
+                );
             }
             Report::Taken(partition, claim) => self.taken(partition, claim),
             Report::GivenUp(partition) => self.given_up(partition),
@@ -37,7 +41,7 @@ impl Telemetry {
                 tracing::warn!(
                     event = "partition_fenced",
                     %partition,
-                    "the database knows a newer owner of the partition"
+                    "the partition has a newer owner; giving it up"
                 );
             }
             Report::Halted { partition, reason, fault, at } => {
@@ -46,7 +50,7 @@ impl Telemetry {
             Report::HaltEnded(partition) => {
                 self.lock_status().halt_ended(partition);
                 self.metrics().partition.halt_ended(partition);
-                tracing::info!(event = "partition_resumed", %partition, "halted partition goes on");
+                tracing::info!(event = "partition_resumed", %partition, "halted partition resumed");
             }
             // The loss of the session that follows from it is counted as such.
             Report::Failed(Decision::WaitForDatabase, _) => {}
@@ -101,7 +105,7 @@ impl Telemetry {
                 event = "dead_letters",
                 dead_lettered,
                 parked,
-                "records were kept in dead_letter_t"
+                "records were stored in dead_letter_t"
             );
         }
     }
@@ -155,7 +159,7 @@ impl Telemetry {
     ) {
         // Each attempt that fails for the same reason reports again.
         if !self.lock_status().halted(partition, reason, fault) {
-            tracing::debug!(event = "partition_halted", %partition, "still halted");
+            tracing::debug!(event = "partition_halted", %partition, "partition is still halted");
             return;
         }
         self.metrics().partition.halted(partition, reason);
@@ -165,7 +169,7 @@ impl Telemetry {
             reason = reason.as_str(),
             offset = at.map(|offset| offset.0),
             error = fault.map(tracing::field::display),
-            "partition halted until its cause is mended; it goes on by itself"
+            "partition halted; it resumes automatically once the cause is fixed"
         );
     }
 
@@ -178,10 +182,16 @@ impl Telemetry {
                 %partition,
                 attempts,
                 error = %fault,
-                "an aggregate keeps failing and is tried again"
+                "an aggregate keeps failing; will retry"
             );
         } else {
-            tracing::debug!(event = "retry", %partition, attempts, error = %fault, "trying again");
+            tracing::debug!(
+                event = "retry",
+                %partition,
+                attempts,
+                error = %fault,
+                "a group failed; will retry"
+            );
         }
     }
 

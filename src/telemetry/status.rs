@@ -169,16 +169,16 @@ pub enum NotReady {
     #[error("no database session")]
     NoSession,
     /// Kafka has not assigned anything yet.
-    #[error("the consumer group is not joined yet")]
+    #[error("the consumer has not joined its group yet")]
     NotJoined,
     /// Dead letters wait for their topic for too long.
-    #[error("dead letters cannot be published")]
+    #[error("cannot publish dead letters")]
     LettersStuck,
     /// Nothing can be read.
-    #[error("no topic can be read, see /status")]
+    #[error("no topic can be read; see /status")]
     TopicsRefused,
     /// Nothing moves.
-    #[error("every assigned partition is halted, see /status")]
+    #[error("every assigned partition is halted; see /status")]
     AllHalted,
 }
 

@@ -271,7 +271,7 @@ fn a_password_that_the_server_wants_and_nobody_gave_is_asked_for() {
         pgsluice(&["check", "--connect"], Some(&case.config("")), &variables);
 
     assert_eq!(code, Some(2), "{output}{errors}");
-    assert!(output.contains("28000 (user or password refused, or no password given)"), "{output}");
+    assert!(output.contains("28000 (user or password rejected, or no password given)"), "{output}");
     assert!(output.contains("postgres.password_file"), "{output}");
 }
 

@@ -145,10 +145,10 @@ fn topics_that_lose_records_or_letters_are_warned_of() {
 
     assert_eq!(code, Some(0), "warnings are no failures");
     assert_finding(&findings, "warn", &case.topic, "is compacted");
-    assert_finding(&findings, "warn", &case.topic, "takes records of 33554432 bytes");
+    assert_finding(&findings, "warn", &case.topic, "accepts records of 33554432 bytes");
     assert_finding(&findings, "warn", &letters, "1 partition,");
-    assert_finding(&findings, "warn", &letters, "keeps letters shorter");
-    assert_finding(&findings, "warn", &letters, "takes records of");
+    assert_finding(&findings, "warn", &letters, "keeps letters for less time");
+    assert_finding(&findings, "warn", &letters, "accepts records of");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn credentials_and_an_authority_that_the_brokers_refuse_are_mistakes_and_no_outa
     assert_eq!(check(PASSWORD, &authority).0, Some(0));
     let (code, findings) = check("wrong", &authority);
     assert_eq!(code, Some(2));
-    assert_finding(&findings, "fail", "kafka.brokers", "the credentials were refused");
+    assert_finding(&findings, "fail", "kafka.brokers", "the credentials were rejected");
     let (code, findings) = check(PASSWORD, &Authority::create().certificate());
     assert_eq!(code, Some(2));
     assert_finding(&findings, "fail", "kafka.brokers", "no TLS connection");
@@ -280,7 +280,7 @@ fn what_the_brokers_do_not_allow_the_user_is_found_topic_by_topic_and_for_the_gr
     let (code, findings) = connect(&case.config(""), &variables);
 
     assert_eq!(code, Some(2));
-    assert_finding(&findings, "warn", &case.topic, "its settings could not be read");
+    assert_finding(&findings, "warn", &case.topic, "cannot read its settings");
     let refused = "cannot be read: TopicAuthorizationFailed";
     assert_finding(&findings, "fail", &unread, refused);
     assert_finding(&findings, "ok", "group", "does not exist yet");
@@ -312,7 +312,7 @@ fn a_pattern_tells_how_many_topics_it_reads_without_our_own_dead_letters() {
     for nothing in ["^no_such_topic", "^__consumer_offsets"] {
         let (code, findings) = check(nothing);
         assert_eq!(code, Some(0));
-        assert_finding(&findings, "warn", &format!("topics {nothing}"), "matches no topic now");
+        assert_finding(&findings, "warn", &format!("topics {nothing}"), "matches no topic yet");
     }
 }
 
@@ -368,7 +368,7 @@ fn a_server_without_the_tls_that_is_asked_for_is_a_mistake_and_no_outage() {
     let url = case.database.url_with("sslmode=require");
     let (code, findings) = connect(&case.config(""), &[("PGSLUICE__POSTGRES__URL", &url)]);
     assert_eq!(code, Some(2));
-    assert_finding(&findings, "fail", "postgres.url", "the server does not offer it");
+    assert_finding(&findings, "fail", "postgres.url", "the server does not support it");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn each_record_is_shown_with_its_route_verdict_and_effect_before_the_first_start
     assert_eq!(records(&result)[3]["letter_topic"], format!("{}-dlq", case.topic));
     assert_eq!(code, Some(0), "dead letters are a warning");
     assert_finding(&result, "warn", "4 of 8 would be dead letters");
-    assert!(!result.to_string().contains("has anything for column"), "one event has a note");
+    assert!(!result.to_string().contains("has a value for column"), "one event has a note");
 
     let schemas = "select count(*) from pg_namespace where nspname = 'pgsluice'";
     assert_eq!(case.database.count(schemas), 0, "a schema stayed");
@@ -166,7 +166,7 @@ fn beside_a_running_daemon_a_sample_changes_nothing_and_says_what_is_done_alread
     assert_eq!(words(&done, "verdict"), ["DUPLICATE", "DUPLICATE"], "{done:#}");
     assert_finding(&done, "ok", "1 member now");
     assert!(records(&next).is_empty());
-    assert_finding(&next, "warn", "no record from the position on");
+    assert_finding(&next, "warn", "no record at or after the position");
     assert_eq!(case.fingerprint(), before);
     assert_eq!(rebalances(), joined, "the sample joined the group");
     daemon.stop();
@@ -174,7 +174,7 @@ fn beside_a_running_daemon_a_sample_changes_nothing_and_says_what_is_done_alread
     case.producer().send_all([renamed("a", 3), renamed("a", 2)]);
     let (_, next) = sample(&config, &["5"]);
     assert_eq!(words(&next, "verdict"), ["APPLIED", "STALE"], "{next:#}");
-    assert_finding(&next, "warn", "none of 2 records has anything for column note");
+    assert_finding(&next, "warn", "none of 2 records has a value for column note");
     assert_eq!(case.fingerprint(), before);
     assert_eq!(kafka::committed(&case.group, &case.topic, 0), Some(2));
 }
@@ -297,7 +297,7 @@ fn a_sample_that_memory_cuts_short_says_so() {
 
     assert_eq!(code, Some(0));
     assert!((1..10).contains(&records(&result).len()), "{result:#}");
-    assert_finding(&result, "warn", "fit limits.in_flight_bytes");
+    assert_finding(&result, "warn", "fit into limits.in_flight_bytes");
 }
 
 #[test]

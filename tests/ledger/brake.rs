@@ -18,8 +18,8 @@ use crate::fixture::{
 
 const DEAD_LETTERED: [Verdict; 1] = [Verdict::DeadLettered];
 
-const TOLD: &str = "more than 2 aggregates were dead-lettered within 60 s, or more than a share of 1 \
-                    of all records (dead_letter.flood); mend the cause, or `pgsluice resume \
+const TOLD: &str = "more than 2 aggregates were dead-lettered within 60 s, or more than a share of \
+                    1 of all records (dead_letter.flood); fix the cause, or run `pgsluice resume \
                     --accept-dead-letters` if they are as they should be";
 
 /// At most two aggregates a minute.
@@ -323,9 +323,9 @@ fn stale_events_trip_a_brake_of_their_own() {
     let why = halted(&fixture.slow(stale(3)), Reason::StaleFlood, 3);
     assert_eq!(
         why,
-        "route views-0: more than 2 events were stale within 60 s, or more than a share of 1 of all \
-         records (dead_letter.stale_flood); mend the cause, or `pgsluice resume --accept-stale` if \
-         they are as they should be"
+        "route views-0: more than 2 events were stale within 60 s, or more than a share of 1 of \
+         all records (dead_letter.stale_flood); fix the cause, or run `pgsluice resume \
+         --accept-stale` if they are as they should be"
     );
     assert_eq!(fixture.notes(1).len(), 2);
     assert_eq!(fixture.line("select kind, counted from pgsluice.brake_t"), "stale|3");
@@ -421,7 +421,10 @@ fn no_more_than_the_allowed_records_are_parked() {
     assert_eq!(fixture.slow(behind(2)), done(&[Verdict::Parked]));
     assert_eq!(fixture.slow(behind(3)), done(&[Verdict::Parked]));
     let why = halted(&fixture.slow(behind(4)), Reason::ParkingFull, 4);
-    assert_eq!(why, "route views-0: 2 records are parked, dead_letter.max_parked_events");
+    assert_eq!(
+        why,
+        "route views-0: 2 records are parked, the limit that dead_letter.max_parked_events sets"
+    );
     assert_eq!(fixture.letters(1).len(), 3);
     // WHEN an operator resolves one of them, THEN there is room for another.
     fixture.database.execute(

@@ -272,8 +272,8 @@ fn a_table_with_rewrite_rules_or_an_identity_of_its_own_is_refused_before_anythi
         let ddl = format!("create table t (id text primary key, name integer {computed})");
         assert_eq!(
             refused("computed", &ddl, name),
-            "route upsert public.t, table public.t, column name: the database computes it; take it \
-             out of the route"
+            "route upsert public.t, table public.t, column name: the database computes it; remove \
+             it from the route"
         );
     }
 }

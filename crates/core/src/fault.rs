@@ -32,11 +32,11 @@ impl SqlState {
     /// What the codes mean that an operator meets most, and that the server says without a name.
     fn meaning(self) -> Option<&'static str> {
         match self.as_str() {
-            "28P01" | "28000" => Some("user or password refused, or no password given"),
+            "28P01" | "28000" => Some("user or password rejected, or no password given"),
             "3D000" => Some("no such database"),
             "53300" => Some("too many connections"),
-            "25006" => Some("the server takes no writes"),
-            "0A000" => Some("the server does not do this with such a table"),
+            "25006" => Some("the server accepts no writes"),
+            "0A000" => Some("the server does not support this for such a table"),
             "42501" => Some("permission denied"),
             "42703" => Some("no such column"),
             "42P01" => Some("no such table"),
@@ -109,16 +109,18 @@ pub enum TlsFault {
 impl fmt::Display for TlsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ServerWithoutTls => "the server does not offer it and sslmode demands it",
+            Self::ServerWithoutTls => "the server does not support it, but sslmode requires it",
             Self::UnknownCa => {
-                "the server's certificate is not signed by sslrootcert (without one: by an \
-                 authority that the system trusts)"
+                "the server's certificate is not signed by sslrootcert (or, without sslrootcert, \
+                 by an authority that the system trusts)"
             }
             Self::WrongName => "the server's certificate does not name the host of postgres.url",
-            Self::Expired => "a certificate of the server's chain has expired",
-            Self::NotYetValid => "a certificate of the server's chain is not yet valid",
-            Self::BadCertificate => "the server's certificate is not acceptable",
-            Self::Handshake => "the handshake failed (versions, ciphers, or our own certificate)",
+            Self::Expired => "a certificate in the server's chain has expired",
+            Self::NotYetValid => "a certificate in the server's chain is not valid yet",
+            Self::BadCertificate => "the server's certificate is not valid",
+            Self::Handshake => {
+                "the handshake failed (versions, ciphers, or the client certificate)"
+            }
         })
     }
 }
@@ -176,8 +178,8 @@ impl fmt::Display for Fault {
                 }
             }
             FaultKind::Connection => f.write_str("connection lost")?,
-            FaultKind::Deadline => f.write_str("no answer within the deadline")?,
-            FaultKind::DriverType => f.write_str("parameter type refused")?,
+            FaultKind::Deadline => f.write_str("no answer before the deadline")?,
+            FaultKind::DriverType => f.write_str("parameter type rejected")?,
             FaultKind::Encode => f.write_str("statement could not be encoded")?,
             FaultKind::LockNotSeen => f.write_str("session lock not seen")?,
             FaultKind::BrokersSilent => f.write_str("no broker answers")?,

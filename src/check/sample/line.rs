@@ -33,22 +33,22 @@ const NOT_TRIED: &str = "not_tried";
 const EXPLANATIONS: [(Reason, &str); 18] = [
     (Reason::JsonSyntax, "the value is not JSON"),
     (Reason::JsonDepth, "the JSON is nested deeper than decode.max_depth"),
-    (Reason::JsonText, "the JSON holds text that jsonb refuses: NUL or a lone surrogate"),
-    (Reason::JsonShape, "the JSON is not an object, as the format or a merge needs"),
+    (Reason::JsonText, "the JSON contains text that jsonb cannot store: NUL or a lone surrogate"),
+    (Reason::JsonShape, "the JSON is not an object, which the format or a merge needs"),
     (Reason::KeyEncoding, "the key is not UTF-8 text"),
     (Reason::FieldMissing, "a field that the format needs is not in the record"),
     (Reason::FieldInvalid, "a field has the wrong type or form"),
-    (Reason::VersionMissing, "the format or decode.fields asks for a version and there is none"),
-    (Reason::VersionInvalid, "the version is not a whole number from 0 on"),
+    (Reason::VersionMissing, "the format or decode.fields requires a version, but there is none"),
+    (Reason::VersionInvalid, "the version is not a whole number of 0 or more"),
     (Reason::RecordTooLarge, "key and value are larger than limits.record_bytes"),
     (Reason::ColumnValue, "a value does not fit its column's type"),
     (Reason::ColumnKeyMissing, "the value of a key column is absent or null"),
-    (Reason::ConstraintViolation, "a constraint of the table refuses the row"),
+    (Reason::ConstraintViolation, "a constraint of the table rejects the row"),
     (Reason::Unmatched, "no route matches"),
-    (Reason::VersionConflict, "the aggregate has this version already, by another event"),
+    (Reason::VersionConflict, "another event already has this version of the aggregate"),
     (Reason::AggregateParked, "an earlier event of its aggregate is a dead letter"),
     (Reason::PositionCovered, "it was decided before"),
-    (Reason::Tombstone, "a null value, and decode.tombstone is \"skip\""),
+    (Reason::Tombstone, "the value is null and decode.tombstone is \"skip\""),
 ];
 
 /// Words of those that nobody can decide now.
@@ -272,8 +272,8 @@ impl fmt::Display for Sample {
             writeln!(f, "{record}")?;
         }
         f.write_str(
-            "\nall of it was one transaction, rolled back; no offset was committed. Sequences that it \
-             drew from stay advanced.",
+            "\neverything ran in one transaction, which was rolled back; no offset was committed. \
+             Sequences that it used stay advanced.",
         )
     }
 }
@@ -312,17 +312,21 @@ impl fmt::Display for Sampled {
 impl Sampled {
     fn effect(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.verdict {
-            HALTED => return f.write_str("none; the partition would stop here until it is mended"),
-            RETRIED => return f.write_str("none now; it would be tried again after a while"),
-            LOCKED_NOW => {
-                return f.write_str("none now; somebody else holds a row or table that it needs");
+            HALTED => {
+                return f.write_str("none; the partition would halt here until the cause is fixed");
             }
-            WAITS => return f.write_str("none now; waits for the one of its aggregate before it"),
+            RETRIED => return f.write_str("none now; it would be retried later"),
+            LOCKED_NOW => {
+                return f.write_str("none now; another session holds a row or table that it needs");
+            }
+            WAITS => {
+                return f.write_str("none now; it waits for an earlier event of its aggregate");
+            }
             NOT_TRIED => return f.write_str("not tried"),
             _ => {}
         }
         if LETTERS.contains(&self.verdict) {
-            f.write_str("kept in dead_letter_t")?;
+            f.write_str("stored in dead_letter_t")?;
             if let Some(topic) = &self.letter_topic {
                 write!(f, " and published to {topic}")?;
             }
@@ -339,7 +343,7 @@ impl Sampled {
             write!(f, " {table} ({})", write.columns.join(", "))?;
         }
         let Some(rows) = &self.rows else {
-            return f.write_str(": rows not counted (track_counts is off)");
+            return f.write_str(": rows were not counted (track_counts is off)");
         };
         for (position, TableRows { table, inserted, updated, deleted }) in rows.iter().enumerate() {
             f.write_str(if position == 0 { ": " } else { "; " })?;
@@ -360,7 +364,7 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.index {
             Some(_) => write!(f, "{}, {}", self.name, self.kind)?,
-            None => write!(f, "the default, {}", self.kind)?,
+            None => write!(f, "the default route, {}", self.kind)?,
         }
         if let Some(table) = &self.table {
             let into = if self.kind == "upsert" { "into" } else { "of" };

@@ -22,11 +22,11 @@ use super::{From, Stretch, Wanted};
 
 /// The brokers were slow.
 const LATE: (&str, &str) =
-    ("the brokers did not give all records in time", "try again, or a smaller sample");
+    ("the brokers did not deliver all records in time", "try again, or use a smaller sample");
 /// The records are large.
 const FULL: (&str, &str) = (
-    "not all records that were asked for fit limits.in_flight_bytes",
-    "raise it for the sample, or be content with these",
+    "not all requested records fit into limits.in_flight_bytes",
+    "raise it for the sample, or make do with these",
 );
 
 /// How long reading may take. Brokers that hang must not hang the check.

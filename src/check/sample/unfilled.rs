@@ -49,10 +49,11 @@ impl Seen {
                 report.warn(
                     format!("route {}", route.name),
                     format!(
-                        "none of {upserts} records has anything for column {}",
+                        "none of {upserts} records has a value for column {}",
                         never.join(", ")
                     ),
-                    "correct the source of the column, unless these events rightly leave it alone",
+                    "correct the source of the column, unless these events should leave it \
+                     unchanged",
                 );
             }
         }

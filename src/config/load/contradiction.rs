@@ -28,8 +28,8 @@ pub(in crate::config) fn check(
     if config.group.on_gap == OnGap::Park && !config.decode.is_versioned() {
         root.table("group").problem(
             "on_gap",
-            "\"park\" needs versions, and events carry none; set decode.fields.version, or \
-             on_gap = \"apply\"",
+            "\"park\" needs versions, but events have none; set decode.fields.version, or on_gap = \
+             \"apply\"",
         );
     }
 }
@@ -54,7 +54,7 @@ fn dead_letter_topics(config: &Config, root: &mut Section<'_>) {
                 "topic",
                 format!(
                     "dead letters of {source} would go to {target}, which kafka.topics reads; \
-                     name another topic, or take {target} out of kafka.topics"
+                     choose another topic, or remove {target} from kafka.topics"
                 ),
             );
         } else if patterns && own.as_ref().is_some_and(|own| own.is_match(source)) {
@@ -62,8 +62,8 @@ fn dead_letter_topics(config: &Config, root: &mut Section<'_>) {
             letters.problem(
                 "topic",
                 format!(
-                    "{source} has the name of a dead letter topic and would not be read beside a \
-                     \"^pattern\"; name dead letter topics differently"
+                    "{source} has the name of a dead letter topic and would not be read together \
+                     with a \"^pattern\"; name dead letter topics differently"
                 ),
             );
         }
@@ -75,7 +75,7 @@ fn topics(config: &Config, root: &mut Section<'_>) {
     let kafka = root.table("kafka");
     for (position, topic) in config.kafka.topics.iter().enumerate() {
         if config.kafka.topics.iter().take(position).any(|earlier| earlier == topic) {
-            kafka.problem("topics", format!("{topic} stands there twice"));
+            kafka.problem("topics", format!("{topic} is listed twice"));
         }
         if topic.starts_with('^')
             && let Some(why) = pattern_refused(topic)
@@ -89,11 +89,11 @@ fn topics(config: &Config, root: &mut Section<'_>) {
 /// which read some of what other kinds know in another way, and so match nothing.
 fn pattern_refused(pattern: &str) -> Option<String> {
     if Regex::new(pattern).is_err() {
-        return Some("is no regular expression".to_owned());
+        return Some("is not a regular expression".to_owned());
     }
     let foreign = Regex::new(r"\\[[:alnum:]]|\(\?|[*+?}]\?").ok()?.find(pattern)?;
     Some(format!(
-        "has {}, which POSIX regular expressions do not know: write [0-9] for \\d, ( for (?:",
+        "has {}, which POSIX regular expressions do not support: write [0-9] for \\d, ( for (?:",
         foreign.as_str()
     ))
 }
@@ -105,14 +105,14 @@ fn memory(config: &Config, root: &mut Section<'_>) {
         root.table("limits").contradiction(
             "record_bytes",
             &["limits.in_flight_bytes"],
-            format!("must not be above limits.in_flight_bytes ({most})"),
+            format!("must not exceed limits.in_flight_bytes ({most})"),
         );
     }
     if config.batch.max_bytes > most {
         root.table("batch").contradiction(
             "max_bytes",
             &["limits.in_flight_bytes"],
-            format!("must not be above limits.in_flight_bytes ({most}): no batch could fill"),
+            format!("must not exceed limits.in_flight_bytes ({most}): no batch could fill up"),
         );
     }
 }
@@ -130,13 +130,17 @@ fn group_timing(config: &Config, root: &mut Section<'_>) {
         kafka.contradiction(
             "revoke_budget",
             &["kafka.properties.max.poll.interval.ms"],
-            format!("must be below {} ({}): the group would not wait", POLL_INTERVAL.0, text(poll)),
+            format!(
+                "must be below {} ({}): the group would not wait that long",
+                POLL_INTERVAL.0,
+                text(poll)
+            ),
         );
     }
     let properties = kafka.table("properties");
     if session > poll {
         let message = format!(
-            "must not be above {} ({}); lower it or raise the other",
+            "must not exceed {} ({}); lower it or raise the other",
             POLL_INTERVAL.0,
             text(poll)
         );
@@ -144,8 +148,11 @@ fn group_timing(config: &Config, root: &mut Section<'_>) {
         properties.contradiction(SESSION_TIMEOUT.0, &with, message);
     }
     if timing(HEARTBEAT) >= session {
-        let message =
-            format!("must be below {} ({}), best a third of it", SESSION_TIMEOUT.0, text(session));
+        let message = format!(
+            "must be below {} ({}), ideally a third of it",
+            SESSION_TIMEOUT.0,
+            text(session)
+        );
         let with = ["kafka.properties.session.timeout.ms"];
         properties.contradiction(HEARTBEAT.0, &with, message);
     }
@@ -175,8 +182,8 @@ fn lock_timing(config: &Config, root: &mut Section<'_>) {
             "lane_lock_timeout",
             &["postgres.slow_lock_timeout"],
             format!(
-                "must not be above postgres.slow_lock_timeout ({}): what is locked is tried there \
-                 next",
+                "must not exceed postgres.slow_lock_timeout ({}): what meets a lock is retried \
+                 with that timeout",
                 format_duration(config.postgres.slow_lock_timeout)
             ),
         );

@@ -19,7 +19,7 @@ pub(in crate::config) fn cannot_read(path: &Path, error: &io::Error) -> String {
 /// Why a file cannot be read, in an operator's words.
 pub(in crate::config) fn why(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::NotFound => "no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),

@@ -63,7 +63,7 @@ pub(crate) fn load_text(
     let env = variables.into_iter();
     let layered = builder.add_source(Layer::from_env(env)).build().map_err(|error| {
         // Our layers never fail to collect; a text here would be the crate's own.
-        let message = format!("settings cannot be layered: {error}");
+        let message = format!("cannot merge the settings: {error}");
         ConfigProblems(vec![ConfigProblem { key: String::new(), place: None, message }])
     })?;
     let collector = Collector::new(file.map(|(path, _)| path));
@@ -104,7 +104,9 @@ fn strays(sections: &[String], variables: &[(String, String)]) -> Vec<ConfigProb
         Some(ConfigProblem {
             key: String::new(),
             place: Some(Place::Env(name.clone())),
-            message: format!("is not read: two underscores follow PGSLUICE, did you mean {meant}?"),
+            message: format!(
+                "is ignored: two underscores must follow PGSLUICE, did you mean {meant}?"
+            ),
         })
     };
     variables.iter().filter_map(stray).collect()

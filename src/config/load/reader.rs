@@ -130,7 +130,7 @@ impl<'a> Section<'a> {
     /// A key that exists in the contract but not in this version.
     pub(in crate::config) fn not_yet(&mut self, key: &'static str, what: &str) {
         if self.has(key) {
-            self.problem(key, format!("this version does not have {what}; leave the key out"));
+            self.problem(key, format!("this version does not support {what}; remove the key"));
         }
     }
 
@@ -140,7 +140,7 @@ impl<'a> Section<'a> {
         match &value.kind {
             ValueKind::String(text) => Some(text.clone()),
             _ => {
-                self.problem(key, "expected a text in quotes");
+                self.problem(key, "expected a string in quotes");
                 None
             }
         }
@@ -154,7 +154,7 @@ impl<'a> Section<'a> {
                 text
             }
             Some(text) if text.trim() != text => {
-                self.problem(key, "has spaces or line ends around it");
+                self.problem(key, "has leading or trailing spaces or line breaks");
                 text.trim().to_owned()
             }
             Some(text) => text,
@@ -171,7 +171,7 @@ impl<'a> Section<'a> {
     pub(in crate::config) fn list(&mut self, key: &'static str) -> Vec<String> {
         let Some(value) = self.raw(key) else { return Vec::new() };
         texts(value).unwrap_or_else(|| {
-            self.problem(key, "expected a text or a list of texts");
+            self.problem(key, "expected a string or a list of strings");
             Vec::new()
         })
     }
@@ -315,7 +315,7 @@ impl<'a> Section<'a> {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             let expected = words.join(" | ");
             if later.contains(&text.as_str()) {
-                let message = format!("this version does not have \"{text}\", only {expected}");
+                let message = format!("this version does not support \"{text}\", only {expected}");
                 self.problem(key, message);
             } else {
                 self.problem(key, format!("expected {expected}{}", suggestion(&text, &words)));
@@ -348,7 +348,7 @@ impl<'a> Section<'a> {
         let Some(value) = self.raw(key) else { return Vec::new() };
         let ValueKind::Array(items) = &value.kind else {
             let message = if matches!(place_of(value, None), Some(Place::Env(_))) {
-                "cannot be given by a variable; write it in a file".to_owned()
+                "cannot be set by a variable; set it in a file".to_owned()
             } else {
                 format!("expected a list of tables: write [[{key}]], with two brackets")
             };
@@ -390,7 +390,7 @@ impl<'a> Section<'a> {
         let mut keys = self.asked.clone();
         keys.sort_unstable();
         keys.dedup();
-        format!("; there are {}", keys.join(", "))
+        format!("; known keys are {}", keys.join(", "))
     }
 
     /// The variable that was meant by one whose key is not known here.

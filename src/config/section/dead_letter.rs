@@ -62,11 +62,13 @@ impl DeadLetterConfig {
     pub(in crate::config) fn read(mut section: Section<'_>) -> Self {
         let topic = section.optional_text("topic").unwrap_or_default();
         if !topic.is_empty() && !is_topic_name(&topic.replace(TOPIC_MARK, "t")) {
-            section.problem("topic", "expected a topic name, in which {topic} is the source topic");
+            section
+                .problem("topic", "expected a topic name, in which {topic} means the source topic");
         }
         let factor = section.whole("replication_factor", -1..=100);
         if factor == 0 {
-            section.problem("replication_factor", "expected -1 (the broker's own) or at least 1");
+            section
+                .problem("replication_factor", "expected -1 (the broker's default) or at least 1");
         }
         let config = Self {
             topic,

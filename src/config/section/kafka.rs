@@ -77,7 +77,7 @@ impl KafkaConfig {
             section.problem("group", format!("is longer than {MAX_NAME} bytes"));
         }
         if config.instance_id.as_deref() == Some("") {
-            section.problem("instance_id", "must not be empty; leave it out for a dynamic member");
+            section.problem("instance_id", "must not be empty; remove it for a dynamic member");
         }
         section.finish();
         config

@@ -78,22 +78,24 @@ pub enum UrlError {
     File(String),
     /// Neither a URL nor `key=value` text.
     #[error(
-        "is not a PostgreSQL URL such as postgres://user@host:5432/database (special characters \
-         in it are percent-encoded)"
+        "is not a PostgreSQL URL such as postgres://user@host:5432/database (percent-encode \
+         special characters in it)"
     )]
     Syntax,
     /// A character that ends a part of the URL stands within one: what follows it was taken for
     /// the host, say.
     #[error(
-        "has an @ that does not end user and password: there, and in all that follows, special \
-         characters are percent-encoded, @ as %40, / as %2F, ? as %3F, # as %23, % as %25"
+        "contains an @ that does not end user and password: percent-encode special characters \
+         there and in everything that follows, @ as %40, / as %2F, ? as %3F, # as %23, % as %25"
     )]
     Unescaped,
     /// A password in the URL and one by file.
-    #[error("holds a password, and postgres.password_file names one: give either of them")]
+    #[error(
+        "contains a password, and postgres.password_file names one as well: give only one of them"
+    )]
     TwoPasswords,
     /// A part is missing.
-    #[error("names no {0}")]
+    #[error("has no {0}")]
     Missing(&'static str),
     /// A mode that does not exist, or `allow`, which this version does not have.
     #[error("has an sslmode that is not disable, prefer, require, verify-ca or verify-full")]
@@ -102,13 +104,13 @@ pub enum UrlError {
     #[error("has sslrootcert=system, which needs sslmode=verify-full")]
     SystemRoots,
     /// A file about TLS holds something else.
-    #[error("names a file by {0} that does not hold PEM that can be read without a password")]
+    #[error("names a file in {0} that is not PEM readable without a password")]
     NotPem(&'static str),
     /// The key is not that of the certificate.
-    #[error("has an sslkey that does not belong to the first certificate of sslcert")]
+    #[error("has an sslkey that does not match the first certificate of sslcert")]
     WrongKey,
     /// A parameter about security that would otherwise be dropped.
-    #[error("has the parameter {0}, which this version does not have")]
+    #[error("has the parameter {0}, which this version does not support")]
     NotSupported(String),
 }
 
@@ -130,15 +132,16 @@ impl Target {
         }
         Some(match self.driver.get_ssl_mode() {
             SslMode::Disable => {
-                "sslmode=disable: everything goes to another machine unencrypted, the password too"
+                "sslmode=disable: everything goes to another machine unencrypted, including the \
+                 password"
             }
             SslMode::Prefer => {
-                "sslmode=prefer: what goes to another machine is encrypted only if the server \
-                 offers it, and nobody looks at its certificate"
+                "sslmode=prefer: traffic to another machine is encrypted only if the server offers \
+                 it, and the server's certificate is not verified"
             }
             _ => {
-                "sslmode=require without sslrootcert: what goes to another machine is encrypted, \
-                 but nobody looks at the server's certificate, so anybody may answer"
+                "sslmode=require without sslrootcert: traffic to another machine is encrypted, but \
+                 the server's certificate is not verified, so an impostor could answer"
             }
         })
     }
@@ -222,7 +225,7 @@ impl PostgresConfig {
             );
         }
         if self.schema.starts_with("pg_") {
-            section.problem("schema", "names that start with pg_ belong to PostgreSQL");
+            section.problem("schema", "names that start with pg_ are reserved for PostgreSQL");
         }
         if self.deadline <= self.statement_timeout {
             let statement = humantime::format_duration(self.statement_timeout);

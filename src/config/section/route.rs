@@ -111,13 +111,15 @@ impl RouteConfig {
             ("event_type", &route.event_type),
         ] {
             if list.is_empty() && section.entries().iter().any(|(name, _)| *name == key) {
-                section.problem(key, "matches nothing; leave it out to match everything");
+                section.problem(key, "matches nothing; remove it to match everything");
             }
         }
         if let Some(topic) = route.topic.iter().find(|topic| !is_topic_name(topic)) {
             section.problem(
                 "topic",
-                format!("{topic:?} is no topic name; a \"^pattern\" stands in kafka.topics only"),
+                format!(
+                    "{topic:?} is not a topic name; a \"^pattern\" is allowed only in kafka.topics"
+                ),
             );
         }
         section.finish();
@@ -133,7 +135,7 @@ fn read_name(section: &mut Section<'_>, earlier: &[RouteConfig]) -> String {
         return String::new();
     }
     if let Some(position) = earlier.iter().position(|route| route.name == name) {
-        section.problem("name", format!("is the name of route[{position}] already"));
+        section.problem("name", format!("is already the name of route[{position}]"));
     }
     name
 }
@@ -159,12 +161,13 @@ fn read_action(section: &mut Section<'_>, format: Format) -> RouteAction {
         }
         [_] => {
             if !section.flag("skip", true) {
-                section.problem("skip", "expected true; leave the route out otherwise");
+                section.problem("skip", "expected true; otherwise remove the route");
             }
             RouteAction::Skip
         }
         [_, more, ..] => {
-            let message = format!("a route does one thing, this one has {}", given.join(", "));
+            let message =
+                format!("a route does exactly one thing, but this one has {}", given.join(", "));
             section.problem(more, message);
             RouteAction::Skip
         }

@@ -14,15 +14,15 @@ pub const DEFAULT_ROUTE: &str = "document";
 /// Why a name cannot be given; `None` where it can.
 pub(super) fn refused(name: &str) -> Option<String> {
     if name.trim().is_empty() {
-        Some("must not be empty; leave it out for the default".to_owned())
+        Some("must not be empty; remove it for the default".to_owned())
     } else if name.trim() != name {
-        Some("has spaces or line ends around it".to_owned())
+        Some("has leading or trailing spaces or line breaks".to_owned())
     } else if name.chars().any(char::is_control) {
-        Some("holds a control character".to_owned())
+        Some("contains a control character".to_owned())
     } else if name.len() > MAX_BYTES {
-        Some(format!("is {} bytes long, at most {MAX_BYTES} are possible", name.len()))
+        Some(format!("is {} bytes long, but at most {MAX_BYTES} are allowed", name.len()))
     } else if is_place(name) {
-        Some("is how rows written before routes had names call a route; give another".to_owned())
+        Some("is reserved for rows written before routes had names; choose another".to_owned())
     } else {
         None
     }

@@ -102,7 +102,7 @@ impl Callbacks {
             // makes it know one. That the seek itself is refused is expected.
             consumer.seek(topic, *partition, UNREAD, Duration::ZERO).ok();
         }
-        warn_unless(consumer.pause(partitions), "new partitions could not be paused");
+        warn_unless(consumer.pause(partitions), "cannot pause new partitions");
         let done =
             partitions.set_all_offsets(UNREAD).and_then(|()| match consumer.rebalance_protocol() {
                 RebalanceProtocol::Eager => consumer.assign(partitions),
@@ -152,7 +152,7 @@ impl Callbacks {
         tracing::warn!(
             event = "revoke_late",
             budget_ms = self.revoke_budget.as_millis(),
-            "partitions go before their work was finished; the next owner repeats it"
+            "partitions were revoked before their work was finished; the next owner repeats it"
         );
         Vec::new()
     }

@@ -178,7 +178,12 @@ fn assign_anew(member: &Member, reading: &Reading) {
         .and_then(|()| member.incremental_assign(&list));
     if let Err(error) = done {
         let (error, partition) = (describe(&error), &reading.partition);
-        tracing::debug!(event = "position_refused", error, %partition, "partition not assigned anew yet");
+        tracing::debug!(
+            event = "position_refused",
+            error,
+            %partition,
+            "partition not reassigned yet"
+        );
     }
     pause(member, [&reading.partition]);
 }

@@ -44,7 +44,7 @@ impl Poller {
                 tracing::debug!(
                     event = "kafka_client",
                     error = describe(error),
-                    "transient kafka error"
+                    "transient Kafka error"
                 );
             }
             // A partition vanished from under us: with its topic, more often than not.
@@ -55,7 +55,7 @@ impl Poller {
                 tracing::warn!(
                     event = "membership_lost",
                     error = describe(error),
-                    "group membership lost, joining again"
+                    "group membership lost; rejoining"
                 );
             }
             PollFault::Reposition => self.span_check_due = Some(Instant::now()),

@@ -35,12 +35,13 @@ fn a_property_that_librdkafka_does_not_know_or_reads_otherwise_is_refused() {
     assert_eq!(
         after_required(file),
         [
-            "FILE:8: kafka.properties.security.protcol: is no property of librdkafka, did you mean \
+            "FILE:8: kafka.properties.security.protcol: is not a librdkafka property, did you mean \
              \"security.protocol\"?",
             "FILE:9: kafka.properties.session.timeout.ms: expected a number of milliseconds, \
              without a unit",
-            "FILE:10: kafka.properties.enable.auto.commit: cannot be set: the guarantees rest on \
-             it; it is off: progress is kept in the database, Kafka's offset follows it",
+            "FILE:10: kafka.properties.enable.auto.commit: cannot be set, because the guarantees \
+             depend on it; it is off: progress is kept in the database, and Kafka's offset follows \
+             it",
         ]
     );
 }
@@ -77,16 +78,13 @@ fn credentials_and_authorities_that_cannot_work_are_told_of_without_asking_a_bro
     );
     assert_eq!(
         properties(&format!("\"security.protocol\" = \"SASL_SSL\"\n{scram}")),
-        ["FILE:10: kafka.properties.sasl.username: librdkafka makes no client of these \
+        ["FILE:10: kafka.properties.sasl.username: librdkafka cannot create a client with these \
           properties: sasl.username and sasl.password must be set"]
     );
     let authority = "\"ssl.ca.location\" = \"/nowhere/ca.pem\"\n";
     assert_eq!(
         properties(&format!("\"security.protocol\" = \"ssl\"\n{authority}")),
-        [
-            "FILE:9: kafka.properties.ssl.ca.location: cannot read /nowhere/ca.pem: there is no such \
-          file"
-        ]
+        ["FILE:9: kafka.properties.ssl.ca.location: cannot read /nowhere/ca.pem: no such file"]
     );
     let empty = "\"ssl.ca.location\" = \"/dev/null\"\n";
     assert_eq!(
@@ -96,14 +94,14 @@ fn credentials_and_authorities_that_cannot_work_are_told_of_without_asking_a_bro
     );
     assert_eq!(
         properties(&format!("\"security.protocol\" = \"SSL\"\n{empty}")),
-        ["FILE:9: kafka.properties.ssl.ca.location: librdkafka makes no client of these \
+        ["FILE:9: kafka.properties.ssl.ca.location: librdkafka cannot create a client with these \
           properties: ssl.ca.location failed"]
     );
     // What the two kinds of clients do with it differs: only a producer repeats.
     assert_eq!(
         properties("\"retries\" = 0\n"),
-        ["FILE:8: kafka.properties.retries: librdkafka makes no client of these properties: \
-          `retries` must be set >= 1 when `enable.idempotence` is true"]
+        ["FILE:8: kafka.properties.retries: librdkafka cannot create a client with these \
+          properties: `retries` must be set >= 1 when `enable.idempotence` is true"]
     );
 }
 

@@ -74,7 +74,9 @@ async fn ask_part(
             Limit::Parked(_) if room(transaction, context).await? => None,
             Limit::Parked(_) => {
                 let most = config.max_parked_events;
-                let why = format!("{most} records are parked, dead_letter.max_parked_events");
+                let why = format!(
+                    "{most} records are parked, the limit that dead_letter.max_parked_events sets"
+                );
                 Some(Stop::new(context, &limit, &why))
             }
         };
@@ -138,9 +140,9 @@ fn told(what: &str, limits: &BrakeConfig, key: &str, accept: &str) -> String {
     let BrakeConfig { limit, share, window } = limits;
     let window = window.as_secs_f64();
     format!(
-        "more than {limit} {what} within {window} s, or more than a share of {share} of all records \
-         (dead_letter.{key}); mend the cause, or `pgsluice resume --{accept}` if they are as they \
-         should be"
+        "more than {limit} {what} within {window} s, or more than a share of {share} of all \
+         records (dead_letter.{key}); fix the cause, or run `pgsluice resume --{accept}` if they \
+         are as they should be"
     )
 }
 

@@ -174,7 +174,7 @@ impl<'a> Rehearsal<'a> {
         let looks = [Look { key, stream, events: &part.events }];
         let query = ledger::look(self.context.statements.schema(), self.context.sink, &looks);
         let rows = self.transaction.query(&query).await?;
-        let row = rows.first().ok_or(Fault::new(FaultKind::Bug("a look without an answer")))?;
+        let row = rows.first().ok_or(Fault::new(FaultKind::Bug("a read without an answer")))?;
         let mut course = course(self.context, stream, row)?;
         if let Some(known) = key.and_then(|key| self.rows.get(key)) {
             course.resume(known.clone());

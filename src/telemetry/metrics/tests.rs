@@ -12,10 +12,11 @@ fn partition(number: i32) -> TopicPartition {
 
 /// `docs/metrics.md` as it has to be.
 fn manual() -> String {
-    let mut text = "# Metrics\n\nServed at `/metrics` on the admin port, beside Prometheus' own \
-        `process_*` metrics. The series of a partition are removed when it is given up.\n\n\
-        | name | kind | labels | meaning |\n| --- | --- | --- | --- |\n"
-        .to_owned();
+    let mut text =
+        "# Metrics\n\nServed at `/metrics` on the admin port, together with Prometheus' standard \
+         `process_*` metrics. The series of a partition are removed when it is given up.\n\n| name \
+         | kind | labels | meaning |\n| --- | --- | --- | --- |\n"
+            .to_owned();
     for metric in DEFINITIONS {
         let Definition { name, kind, labels, help } = metric;
         let (kind, labels) = (kind.as_str(), labels.join(", "));

@@ -77,7 +77,7 @@ impl Override {
 
 /// A code that may not be moved: its decision protects the database or the promise itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server itself raises {0}; only codes of your own triggers can be moved")]
+#[error("the server itself raises {0}; only codes that your own triggers raise can be set")]
 pub struct CannotMove(pub SqlState);
 
 /// Turns faults into decisions; pure and complete.

@@ -23,7 +23,7 @@ impl State {
 
     pub(super) fn on_session_opened(&mut self, session: SessionId) {
         if !self.sessions.opened(session) {
-            let unwanted = Fault::new(FaultKind::Bug("a session that nobody asked for"));
+            let unwanted = Fault::new(FaultKind::Bug("a session that was not requested"));
             self.out.push(Action::CloseSession(session, unwanted));
         }
     }

@@ -12,17 +12,23 @@ use crate::config::load::reader::Section;
 
 /// Properties that are refused, with the reason an operator gets to read.
 const REFUSED: [(&str, &str); 20] = [
-    ("bootstrap.servers", "is kafka.brokers"),
-    ("metadata.broker.list", "is kafka.brokers"),
-    ("group.id", "is kafka.group"),
-    ("group.instance.id", "is kafka.instance_id"),
-    ("enable.auto.commit", "is off: progress is kept in the database, Kafka's offset follows it"),
-    ("auto.commit.enable", "is off: progress is kept in the database, Kafka's offset follows it"),
+    ("bootstrap.servers", "is set by kafka.brokers"),
+    ("metadata.broker.list", "is set by kafka.brokers"),
+    ("group.id", "is set by kafka.group"),
+    ("group.instance.id", "is set by kafka.instance_id"),
+    (
+        "enable.auto.commit",
+        "is off: progress is kept in the database, and Kafka's offset follows it",
+    ),
+    (
+        "auto.commit.enable",
+        "is off: progress is kept in the database, and Kafka's offset follows it",
+    ),
     ("auto.commit.interval.ms", "has no effect: automatic commits are off"),
     ("enable.auto.offset.store", "is off: only finished records count as progress"),
     (
         "auto.offset.reset",
-        "is \"error\": a lost position halts the partition, see kafka.start_from",
+        "is \"error\": a lost position halts the partition; see kafka.start_from",
     ),
     ("isolation.level", "is \"read_committed\": aborted records must never be applied"),
     (
@@ -30,14 +36,17 @@ const REFUSED: [(&str, &str); 20] = [
         "is \"cooperative-sticky\": a rebalance takes only the partitions that move",
     ),
     ("group.protocol", "is \"classic\": ownership is handed over in its rebalance callbacks"),
-    ("group.remote.assignor", "belongs to another group protocol than the one used here"),
+    ("group.remote.assignor", "belongs to a group protocol that pgsluice does not use"),
     ("check.crcs", "is on: a damaged batch must not become events"),
-    ("enable.partition.eof", "is set as reading needs it"),
+    ("enable.partition.eof", "is set to what reading needs"),
     ("enable.idempotence", "is on: letters of one aggregate must keep their order"),
     ("acks", "is \"all\": a letter counts as published only when it is durable"),
     ("request.required.acks", "is \"all\": a letter counts as published only when it is durable"),
-    ("transactional.id", "is not set: letters are published outside of transactions"),
-    ("partitioner", "is \"murmur2_random\", as Java clients choose partitions"),
+    ("transactional.id", "is not set: letters are published outside transactions"),
+    (
+        "partitioner",
+        "is \"murmur2_random\": letters go to the partitions that Java clients would choose",
+    ),
 ];
 
 /// Properties that name a file (`ssl.ca.location` also a directory, or the word `probe`).
@@ -58,7 +67,7 @@ pub(super) fn read(section: &Section<'_>, library: &dyn ClientLibrary) -> BTreeM
             ValueKind::I64(number) => number.to_string(),
             ValueKind::Boolean(flag) => flag.to_string(),
             _ => {
-                section.problem(name, "expected a text, a number or true/false");
+                section.problem(name, "expected a string, a number, or true or false");
                 continue;
             }
         };
@@ -67,7 +76,10 @@ pub(super) fn read(section: &Section<'_>, library: &dyn ClientLibrary) -> BTreeM
             Some(property) => (property, read_secret_line(Path::new(&text))),
         };
         if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == property) {
-            section.problem(name, format!("cannot be set: the guarantees rest on it; it {why}"));
+            section.problem(
+                name,
+                format!("cannot be set, because the guarantees depend on it; it {why}"),
+            );
             continue;
         }
         let accepted = |text: String| {

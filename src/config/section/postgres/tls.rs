@@ -121,8 +121,8 @@ impl TlsParameters {
         let client = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some(identity(cert, key)?),
             (None, None) => None,
-            (Some(_), None) => return Err(UrlError::Missing("sslkey beside sslcert")),
-            (None, Some(_)) => return Err(UrlError::Missing("sslcert beside sslkey")),
+            (Some(_), None) => return Err(UrlError::Missing("sslkey for its sslcert")),
+            (None, Some(_)) => return Err(UrlError::Missing("sslcert for its sslkey")),
         };
         config.ssl_mode(if only_sockets { SslMode::Disable } else { ssl_mode });
         Ok(Tls { verification, roots, client })
@@ -235,9 +235,9 @@ mod tests {
         let empty = settle("host=db", &[("sslrootcert", "/dev/null")]);
         assert_eq!(empty.expect_err("empty"), UrlError::NotPem("sslrootcert"));
         let lonely = settle("host=db", &[("sslcert", "/dev/null")]);
-        assert_eq!(lonely.expect_err("no key"), UrlError::Missing("sslkey beside sslcert"));
+        assert_eq!(lonely.expect_err("no key"), UrlError::Missing("sslkey for its sslcert"));
         let lonely = settle("host=db", &[("sslkey", "/dev/null")]);
-        assert_eq!(lonely.expect_err("no cert"), UrlError::Missing("sslcert beside sslkey"));
+        assert_eq!(lonely.expect_err("no cert"), UrlError::Missing("sslcert for its sslkey"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl DeleteRoute {
         let soft = if section.has("soft") {
             let soft = read_columns(section.table("soft"));
             if soft.is_empty() {
-                let none = "needs at least one column; leave it out to delete the row";
+                let none = "needs at least one column; remove it to delete the row";
                 section.problem("soft", none);
             }
             soft

@@ -33,7 +33,7 @@ impl DocumentRoute {
         let state = section.optional_choice("state", &states, &[]);
         let delete = section.flag("delete", false);
         if delete && section.has("state") {
-            section.problem("state", "has no meaning beside delete = true");
+            section.problem("state", "has no meaning together with delete = true");
         }
         section.finish();
         Self { state: state.unwrap_or(Self::default_of(format).state), delete }

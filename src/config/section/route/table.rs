@@ -28,8 +28,8 @@ impl TableName {
     /// A sentence for the operator when the text is no table name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let explain = || {
-            "expected \"table\" or \"schema.table\" as the catalog spells it; a part that holds a \
-             dot stands in double quotes"
+            "expected \"table\" or \"schema.table\" as the catalog spells it; put a part that \
+             contains a dot in double quotes"
                 .to_owned()
         };
         let (first, rest) = identifier(text).ok_or_else(explain)?;
@@ -113,7 +113,7 @@ pub(super) fn read_columns(section: Section<'_>) -> ColumnSources {
     let mut columns = Vec::new();
     for (name, value) in section.entries() {
         if !is_identifier(name) {
-            section.problem(name, "is no column name");
+            section.problem(name, "is not a column name");
         }
         match FieldSources::read(value) {
             Ok(sources) => columns.push((name.to_owned(), sources)),

@@ -39,7 +39,7 @@ impl UpsertRoute {
         };
         let twice = columns.iter().flatten().find(|(name, _)| key.iter().any(|(k, _)| k == name));
         if let Some((name, _)) = twice {
-            section.problem("columns", format!("{name:?} is a key column already"));
+            section.problem("columns", format!("{name:?} is already a key column"));
         }
         section.finish();
         Self { table, key, columns }
