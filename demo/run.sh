@@ -42,8 +42,9 @@ trap 'exit 143' TERM
 # --- the parts -----------------------------------------------------------------------------------
 
 title "Building pgsluice; the first build compiles librdkafka and takes several minutes"
-cargo build
-pgsluice=${CARGO_TARGET_DIR:-$root/target}/debug/pgsluice
+cargo build -p pgsluice -p pgsluice-demo
+built=${CARGO_TARGET_DIR:-$root/target}/debug
+pgsluice=$built/pgsluice
 
 title "Starting a temporary PostgreSQL and a broker ($kafka)"
 start postgres scripts/postgres/run.sh "$work/postgres" fsync=off
@@ -53,7 +54,7 @@ if [ "$kafka" = real ]; then
     until_ok "Kafka starts" 60 broker test -s "$work/kafka/bootstrap.servers"
     brokers=$(cat "$work/kafka/bootstrap.servers")
 else
-    start broker "$pgsluice" demo broker
+    start broker "$built/pgsluice-demo" broker
     until_ok "the embedded broker starts" 20 broker grep -q '^bootstrap.servers=' "$work/broker.log"
     brokers=$(sed -n 's/^bootstrap.servers=//p' "$work/broker.log" | head -1)
 fi
@@ -69,7 +70,7 @@ title "Running pgsluice with config/demo.toml; demo/schema.sql creates its table
 sql -f demo/schema.sql
 grep -Ev '^ *(#|$)' config/demo.toml | sed "s/.*/  $dim&$plain/"
 # Slow enough to watch. The producer creates the topics, so it starts first.
-start produce "$pgsluice" demo produce --brokers "$brokers" --pace 40ms
+start produce "$built/pgsluice-demo" produce --brokers "$brokers" --pace 40ms
 producer=${children[-1]}
 until_ok "the first event is sent" 30 produce test -s "$work/produce.log"
 admin_port=$(free_port)

@@ -279,7 +279,7 @@ pub fn table_name(data: &[u8]) {
 ///
 /// - It loads, or every problem has a message, and a key or a place.
 /// - Neither a message nor what `Debug` prints holds a secret of the file, nor a message about
-/// broken syntax any of its text.
+///   broken syntax any of its text.
 pub fn configuration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     // The fuzzer would wait for what such files never end to say.

@@ -6,7 +6,6 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod decode;
-pub mod demo;
 pub mod exit;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

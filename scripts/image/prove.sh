@@ -123,9 +123,9 @@ sql() { psql -X -q -At "$url" "$@"; }
 until_ok "Kafka listens" 60 kafka wait_port "${brokers##*:}" 1
 until_ok "PostgreSQL answers" 30 postgres sql -c 'select 1'
 sql -f demo/schema.sql
-inside "$pgsluice" demo produce --brokers "$brokers" --pace 1ms >"$work/story"
+cargo build -q -p pgsluice-demo
+"${CARGO_TARGET_DIR:-$root/target}/debug/pgsluice-demo" produce --brokers "$brokers" --pace 1ms >"$work/story"
 sent=$(wc -l <"$work/story")
-proved "the image sends the story: $sent records"
 
 port=$(free_port)
 export PGSLUICE__KAFKA__BROKERS=$brokers PGSLUICE__POSTGRES__URL=$url

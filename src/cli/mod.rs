@@ -1,7 +1,6 @@
 //! Command line: one file per subcommand.
 
 mod check;
-pub mod demo;
 mod health;
 mod migrate;
 mod resume;
@@ -64,8 +63,6 @@ enum Command {
     /// Exit code 0 if its admin port (admin.listen) answers /live with 200, otherwise 1. Made for
     /// the health check of a container that has no other program for it.
     Health(health::Arguments),
-    /// Runs a broker that needs no installation, and sends a story through it
-    Demo(demo::Demo),
 }
 
 /// Where the configuration comes from.
@@ -96,13 +93,6 @@ pub fn main() -> ExitCode {
         Command::Health(arguments) => return health::health(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Resume(arguments) => resume::resume(&arguments),
-        Command::Demo(demo) => demo.run().map_or_else(
-            |error| {
-                complain(&format!("{error:#}"));
-                ExitReason::DependencyUnavailable
-            },
-            |()| ExitReason::Clean,
-        ),
     };
     reason.into()
 }
@@ -175,7 +165,7 @@ mod tests {
                 let parsed =
                     Cli::try_parse_from(["pgsluice"].into_iter().chain(line.split_whitespace()));
                 let kind = parsed.err().map(|error| error.kind());
-                // What is named without all that it needs, such as `pgsluice demo`, is fine.
+                // What is named without all that it needs is fine.
                 let known = !matches!(
                     kind,
                     Some(
@@ -192,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_help_and_all_but_the_demo_take_a_configuration() {
+    fn every_command_has_help_and_takes_a_configuration() {
         for command in Cli::command().get_subcommands() {
             let name = command.get_name();
             assert!(command.get_about().is_some(), "{name}");
             let takes = command.get_arguments().any(|argument| argument.get_id() == "config");
-            assert_eq!(takes, name != "demo", "{name}");
+            assert!(takes, "{name}");
         }
     }
 }

@@ -171,7 +171,7 @@ fn judged(given: &Given<'_>, gaps: GapPolicy) -> Option<(LedgerRow, Vec<i64>)> {
 /// them to the slow lane:
 ///
 /// - the aggregate was deleted from another stream: whether a higher version creates it again
-/// depends on what else is known of the two streams;
+///   depends on what else is known of the two streams;
 /// - a record between the group's first and last has a letter, although it is none of the group's.
 fn fast_lane(
     given: &Given<'_>,

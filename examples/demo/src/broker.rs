@@ -10,7 +10,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use tokio::runtime::Runtime;
 
-use super::{CUSTOMERS, ORDERS, Scene};
+use crate::story::Scene;
+use crate::{CUSTOMERS, ORDERS};
 
 /// Partitions of each topic: enough to see that they progress on their own.
 const PARTITIONS: i32 = 3;
@@ -19,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A broker in this process, on a random port of the loopback interface. It keeps the last 5 MB
 /// of each partition in memory and loses everything when it ends.
-pub struct Broker(MockCluster<'static, DefaultProducerContext>);
+pub(crate) struct Broker(MockCluster<'static, DefaultProducerContext>);
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,7 +33,7 @@ impl Broker {
     ///
     /// # Errors
     /// When librdkafka cannot open its listener.
-    pub fn start() -> Result<Self, KafkaError> {
+    pub(crate) fn start() -> Result<Self, KafkaError> {
         let cluster = MockCluster::new(1)?;
         for topic in [CUSTOMERS, ORDERS] {
             cluster.create_topic(topic, PARTITIONS, 1)?;
@@ -42,13 +43,13 @@ impl Broker {
     }
 
     /// Its address, for `kafka.brokers`.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.0.bootstrap_servers()
     }
 }
 
 /// Sends the story.
-pub struct Storyteller {
+pub(crate) struct Storyteller {
     config: ClientConfig,
     producer: FutureProducer,
     runtime: Runtime,
@@ -65,7 +66,7 @@ impl Storyteller {
     ///
     /// # Errors
     /// When librdkafka refuses the address.
-    pub fn connect(brokers: &str) -> anyhow::Result<Self> {
+    pub(crate) fn connect(brokers: &str) -> anyhow::Result<Self> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers);
         let mut producing = config.clone();
@@ -85,7 +86,7 @@ impl Storyteller {
 
     /// Creates the topics where they are missing. The embedded broker has them, does not know
     /// the request, and a real broker may refuse it: sending tells whether they are there.
-    pub fn create_topics(&self) {
+    pub(crate) fn create_topics(&self) {
         let known = |topic| {
             let client = rdkafka::producer::Producer::client(&self.producer);
             let metadata = client.fetch_metadata(Some(topic), TIMEOUT).ok()?;
@@ -103,7 +104,8 @@ impl Storyteller {
                 let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
                 KafkaResult::Ok(admin.create_topics(&missing, &options).await?.len())
             });
-            tracing::debug!(event = "demo_topics", created = created.is_ok(), "topics requested");
+            // Sending shows whether they exist.
+            created.ok();
         }
     }
 
@@ -111,7 +113,7 @@ impl Storyteller {
     ///
     /// # Errors
     /// When the broker does not take it within ten seconds.
-    pub fn tell(&self, scene: &Scene) -> KafkaResult<()> {
+    pub(crate) fn tell(&self, scene: &Scene) -> KafkaResult<()> {
         let record = FutureRecord::to(scene.topic).key(&scene.key).payload(&scene.value);
         let sent = self.runtime.block_on(self.producer.send(record, TIMEOUT));
         sent.map(|_| ()).map_err(|(error, _)| error)
@@ -127,7 +129,7 @@ mod tests {
         let broker = Broker::start().unwrap();
         let teller = Storyteller::connect(&broker.address()).unwrap();
         teller.create_topics();
-        for scene in super::super::story(1) {
+        for scene in crate::story::story(1) {
             teller.tell(&scene).unwrap();
         }
     }

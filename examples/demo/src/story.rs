@@ -5,17 +5,17 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{CUSTOMERS, ORDERS};
+use crate::{CUSTOMERS, ORDERS};
 
 /// One record of the story.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scene {
+pub(crate) struct Scene {
     /// Where it is sent.
-    pub topic: &'static str,
+    pub(crate) topic: &'static str,
     /// The aggregate it is about, which is its key.
-    pub key: String,
+    pub(crate) key: String,
     /// The value, JSON unless the story wants it broken.
-    pub value: String,
+    pub(crate) value: String,
     /// What happens, for people.
     happens: String,
     /// The outcome it should have.
@@ -74,7 +74,7 @@ fn registered(id: &str, name: &str, email: &str) -> Scene {
 }
 
 /// The whole story, with `extras` customers beside its own who only do what succeeds.
-pub fn story(extras: u32) -> Vec<Scene> {
+pub(crate) fn story(extras: u32) -> Vec<Scene> {
     let mut scenes = beginnings();
     for n in 1..=extras {
         scenes.extend(extra(n));

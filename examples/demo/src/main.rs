@@ -1,17 +1,29 @@
-//! `pgsluice demo`: a broker that needs no installation, and a story to send through it.
+//! The demo's two parts beside the daemon: a broker inside this process, and a producer that tells a
+//! story of customers and orders in the `envelope` format. `make demo` runs both with a database and
+//! the daemon; `config/demo.toml` and `demo/schema.sql` are the other half of it.
+
+mod broker;
+mod story;
 
 use std::io::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use crate::demo::{Broker, Storyteller};
+use broker::{Broker, Storyteller};
+use story::story;
 
-/// A tour without an installed Kafka; `make demo` runs both parts together with a database and the
-/// daemon.
-#[derive(Debug, Args)]
-pub struct Demo {
+/// Topic of the customers' events.
+const CUSTOMERS: &str = "customer-events";
+/// Topic of the orders' events.
+const ORDERS: &str = "order-events";
+
+/// A tour of pgsluice without an installed Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "pgsluice-demo", version)]
+struct Demo {
     /// Which part.
     #[command(subcommand)]
     part: Part,
@@ -29,7 +41,7 @@ enum Part {
 /// Where to send the story and how fast.
 #[derive(Debug, Args)]
 struct Produce {
-    /// Broker addresses, as printed by `demo broker`; a real Kafka works as well.
+    /// Broker addresses, as printed by `pgsluice-demo broker`; a real Kafka works as well.
     #[arg(long, value_name = "HOST:PORT")]
     brokers: String,
     /// Time between two events, so that progress can be watched.
@@ -40,17 +52,15 @@ struct Produce {
     customers: u32,
 }
 
-impl Demo {
-    /// Runs the part that was asked for.
-    ///
-    /// # Errors
-    /// When the broker cannot be started or reached, or standard output is closed.
-    pub fn run(self) -> anyhow::Result<()> {
-        match self.part {
-            Part::Broker => serve(),
-            Part::Produce(produce) => produce.run(),
-        }
-    }
+fn main() -> ExitCode {
+    let done = match Demo::parse().part {
+        Part::Broker => serve(),
+        Part::Produce(produce) => produce.run(),
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    // There is nobody else to tell.
+    writeln!(std::io::stderr(), "{error:#}").ok();
+    ExitCode::FAILURE
 }
 
 fn serve() -> anyhow::Result<()> {
@@ -80,7 +90,7 @@ impl Produce {
             .with_context(|| format!("cannot create a producer for {}", self.brokers))?;
         teller.create_topics();
         let mut output = std::io::stdout();
-        for scene in crate::demo::story(self.customers) {
+        for scene in story(self.customers) {
             teller.tell(&scene).context("the broker did not accept an event")?;
             writeln!(output, "{scene}")?;
             output.flush()?;
