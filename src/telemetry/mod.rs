@@ -11,7 +11,7 @@ mod letters;
 mod log;
 mod lossy;
 mod metrics;
-mod passage;
+mod ages;
 mod publishing;
 mod report;
 mod status;
@@ -26,7 +26,7 @@ use pgsluice_core::position::LogEnd;
 use pgsluice_core::record::{SessionId, TopicPartition};
 
 use letters::LetterCount;
-use passage::Passage;
+use ages::RecordAges;
 
 pub use heartbeat::Heartbeat;
 pub(crate) use log::caught;
@@ -48,7 +48,7 @@ struct Shared {
     status: Mutex<Status>,
     letters: Mutex<LetterCount>,
     /// When records were read that are not durable yet.
-    passage: Mutex<Passage>,
+    ages: Mutex<RecordAges>,
     heartbeat: Heartbeat,
 }
 
@@ -68,7 +68,7 @@ impl Telemetry {
             metrics: Metrics::try_new()?,
             status: Mutex::new(Status::new(sink)),
             letters: Mutex::default(),
-            passage: Mutex::default(),
+            ages: Mutex::default(),
             heartbeat: Heartbeat::new(),
         })))
     }

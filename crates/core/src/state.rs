@@ -19,7 +19,7 @@
 //! | `state/schedule.rs` | what goes to which lane, and when to advance |
 //! | `state/failure.rs` | what follows from a group that failed |
 //! | `state/drain.rs` | when a drain has ended |
-//! | `state/unqueued.rs` | what becomes of records that never enter the queue |
+//! | `state/nothing_to_write.rs` | what becomes of records that never enter the queue |
 //! | `state/take.rs` | how reading of a partition begins |
 //! | `state/recovery.rs` | the one recovery: session loss, halt, fencing, revocation |
 //!
@@ -45,6 +45,7 @@ mod check;
 mod config;
 mod drain;
 mod failure;
+mod nothing_to_write;
 mod partition;
 mod patience;
 mod recovery;
@@ -53,7 +54,6 @@ mod sessions;
 mod take;
 #[cfg(test)]
 mod tests;
-mod unqueued;
 mod work;
 
 use barrier::{Barrier, Sent};

@@ -1,7 +1,7 @@
 //! Records on their way, for the metrics: when each poll read its records, until their outcome is
 //! durable. Pure, and nothing decides by it.
 //!
-//! [`Telemetry`] holds the one [`Passage`] of the process: told of each poll, of each transaction that
+//! [`Telemetry`] holds the one [`RecordAges`] of the process: told of each poll, of each transaction that
 //! is sent, and of what the coordinator reports.
 //!
 //! One mark for what one poll brought of a partition, not one for each record. Marks outlive the
@@ -25,7 +25,7 @@ const MAX_MARKS: usize = 1024;
 
 /// When records were read whose outcome is not durable.
 #[derive(Debug, Default)]
-pub(super) struct Passage {
+pub(super) struct RecordAges {
     partitions: BTreeMap<TopicPartition, Marks>,
 }
 
@@ -51,12 +51,12 @@ struct Mark {
 impl Telemetry {
     /// Records were read, the first of them at `at`.
     pub fn read(&self, events: &[Event], at: Instant) {
-        self.lock_passage().read(events, at);
+        self.lock_ages().read(events, at);
     }
 
     /// Groups are about to be sent to a fast lane together.
     pub fn sent(&self, groups: &[Group]) {
-        let read = groups.first().and_then(|group| self.lock_passage().read_at(group));
+        let read = groups.first().and_then(|group| self.lock_ages().read_at(group));
         if let Some(read) = read {
             self.metrics().work.queued(read.elapsed());
         }
@@ -64,7 +64,7 @@ impl Telemetry {
 
     /// Sets the age of the oldest unfinished record of each partition.
     pub fn oldest_unfinished(&self) {
-        for (partition, read) in self.lock_passage().oldest() {
+        for (partition, read) in self.lock_ages().oldest() {
             let age = read.map_or(Duration::ZERO, |read| read.elapsed());
             self.metrics().partition.oldest_unfinished(partition, age);
         }
@@ -73,10 +73,10 @@ impl Telemetry {
     /// The coordinator reported something that records pass through.
     pub(super) fn follow(&self, report: &Report) {
         match report {
-            Report::Taken(partition, claim) => self.lock_passage().taken(partition, claim.next),
-            Report::GivenUp(partition) => self.lock_passage().forget(partition),
+            Report::Taken(partition, claim) => self.lock_ages().taken(partition, claim.next),
+            Report::GivenUp(partition) => self.lock_ages().forget(partition),
             Report::Advanced { partition, next } => {
-                let passed = self.lock_passage().durable(partition, *next);
+                let passed = self.lock_ages().durable(partition, *next);
                 if passed.is_empty() {
                     return;
                 }
@@ -91,12 +91,12 @@ impl Telemetry {
         }
     }
 
-    fn lock_passage(&self) -> MutexGuard<'_, Passage> {
-        self.0.passage.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_ages(&self) -> MutexGuard<'_, RecordAges> {
+        self.0.ages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Passage {
+impl RecordAges {
     /// Records were read. Those that were read before keep their first time.
     pub(super) fn read(&mut self, events: &[Event], at: Instant) {
         for (index, event) in events.iter().enumerate() {
@@ -220,80 +220,80 @@ mod tests {
         Group { order, source, parts: Part::new(GroupKind::Skip, event).into(), failure: None }
     }
 
-    fn passage(numbers: &[i32]) -> Passage {
-        let mut passage = Passage::default();
+    fn ages(numbers: &[i32]) -> RecordAges {
+        let mut ages = RecordAges::default();
         for number in numbers {
-            passage.taken(&partition(*number), NextOffset(0));
+            ages.taken(&partition(*number), NextOffset(0));
         }
-        passage
+        ages
     }
 
-    fn oldest(passage: &Passage) -> Vec<Option<Instant>> {
-        passage.oldest().map(|(_, read)| read).collect()
+    fn oldest(ages: &RecordAges) -> Vec<Option<Instant>> {
+        ages.oldest().map(|(_, read)| read).collect()
     }
 
     #[test]
     fn the_oldest_record_is_the_first_that_progress_has_not_passed() {
-        let (mut passage, start) = (passage(&[0, 1]), Instant::now());
+        let (mut ages, start) = (ages(&[0, 1]), Instant::now());
         let later = start + Duration::from_secs(1);
-        passage.read(&[event(0, 3), event(0, 4), event(1, 7)], start);
-        passage.read(&[event(0, 5)], later);
-        assert_eq!(oldest(&passage), [Some(start), Some(start)]);
-        assert_eq!(passage.read_at(&group(0, 4)), Some(start));
-        assert_eq!(passage.read_at(&group(0, 5)), Some(later));
+        ages.read(&[event(0, 3), event(0, 4), event(1, 7)], start);
+        ages.read(&[event(0, 5)], later);
+        assert_eq!(oldest(&ages), [Some(start), Some(start)]);
+        assert_eq!(ages.read_at(&group(0, 4)), Some(start));
+        assert_eq!(ages.read_at(&group(0, 5)), Some(later));
 
-        assert_eq!(passage.durable(&partition(0), NextOffset(4)), []);
-        assert_eq!(oldest(&passage), [Some(start), Some(start)]);
-        let passed = passage.durable(&partition(0), NextOffset(5));
+        assert_eq!(ages.durable(&partition(0), NextOffset(4)), []);
+        assert_eq!(oldest(&ages), [Some(start), Some(start)]);
+        let passed = ages.durable(&partition(0), NextOffset(5));
         assert_eq!(passed, [Timestamp::from_millisecond(4).unwrap()]);
-        assert_eq!(oldest(&passage), [Some(later), Some(start)]);
-        passage.durable(&partition(0), NextOffset(9));
-        assert_eq!(oldest(&passage), [None, Some(start)]);
+        assert_eq!(oldest(&ages), [Some(later), Some(start)]);
+        ages.durable(&partition(0), NextOffset(9));
+        assert_eq!(oldest(&ages), [None, Some(start)]);
     }
 
     #[test]
     fn the_time_of_the_event_goes_before_that_of_its_record() {
-        let mut passage = passage(&[0]);
+        let mut ages = ages(&[0]);
         let mut own = event(0, 1);
         let time = Timestamp::from_second(77).unwrap();
         own.envelope.time = Some(time);
-        passage.read(&[own], Instant::now());
-        assert_eq!(passage.durable(&partition(0), NextOffset(2)), [time]);
+        ages.read(&[own], Instant::now());
+        assert_eq!(ages.durable(&partition(0), NextOffset(2)), [time]);
     }
 
     #[test]
     fn what_is_read_again_after_a_recovery_keeps_its_first_time() {
-        let (mut passage, start) = (passage(&[0]), Instant::now());
-        passage.read(&[event(0, 3), event(0, 4)], start);
-        passage.taken(&partition(0), NextOffset(0));
-        passage.read(&[event(0, 3), event(0, 4)], start + Duration::from_secs(9));
-        assert_eq!(oldest(&passage), [Some(start)]);
-        assert_eq!(passage.durable(&partition(0), NextOffset(5)).len(), 1, "told once");
+        let (mut ages, start) = (ages(&[0]), Instant::now());
+        ages.read(&[event(0, 3), event(0, 4)], start);
+        ages.taken(&partition(0), NextOffset(0));
+        ages.read(&[event(0, 3), event(0, 4)], start + Duration::from_secs(9));
+        assert_eq!(oldest(&ages), [Some(start)]);
+        assert_eq!(ages.durable(&partition(0), NextOffset(5)).len(), 1, "told once");
     }
 
     #[test]
     fn a_position_that_was_moved_back_begins_anew_and_a_partition_given_up_is_forgotten() {
-        let (mut passage, start) = (passage(&[0]), Instant::now());
-        passage.read(&[event(0, 3), event(0, 9)], start);
-        passage.durable(&partition(0), NextOffset(5));
-        passage.taken(&partition(0), NextOffset(1));
-        assert_eq!(oldest(&passage), [None]);
-        passage.forget(&partition(0));
-        passage.read(&[event(0, 10)], start);
-        assert_eq!(oldest(&passage), []);
+        let (mut ages, start) = (ages(&[0]), Instant::now());
+        ages.read(&[event(0, 3), event(0, 9)], start);
+        ages.durable(&partition(0), NextOffset(5));
+        ages.taken(&partition(0), NextOffset(1));
+        assert_eq!(oldest(&ages), [None]);
+        ages.forget(&partition(0));
+        ages.read(&[event(0, 10)], start);
+        assert_eq!(oldest(&ages), []);
     }
 
     /// Proves INV-11.
     #[test]
     fn a_partition_that_stands_still_keeps_a_bounded_number_of_marks() {
-        let (mut passage, start) = (passage(&[0]), Instant::now());
+        let (mut ages, start) = (ages(&[0]), Instant::now());
         for offset in 0..20_000 {
             let later = Duration::from_millis(u64::try_from(offset).unwrap());
-            passage.read(&[event(0, offset)], start + later);
+            ages.read(&[event(0, offset)], start + later);
         }
-        assert!(passage.partitions[&partition(0)].marks.len() <= MAX_MARKS);
-        assert_eq!(oldest(&passage), [Some(start)]);
-        passage.durable(&partition(0), NextOffset(20_000));
-        assert_eq!(oldest(&passage), [None]);
+        assert!(ages.partitions[&partition(0)].marks.len() <= MAX_MARKS);
+        assert_eq!(oldest(&ages), [Some(start)]);
+        ages.durable(&partition(0), NextOffset(20_000));
+        assert_eq!(oldest(&ages), [None]);
     }
 }
