@@ -11,8 +11,8 @@ mod letters;
 mod log;
 mod lossy;
 mod metrics;
-mod ages;
 mod publishing;
+mod record_ages;
 mod report;
 mod status;
 
@@ -26,7 +26,7 @@ use pgsluice_core::position::LogEnd;
 use pgsluice_core::record::{SessionId, TopicPartition};
 
 use letters::LetterCount;
-use ages::RecordAges;
+use record_ages::RecordAges;
 
 pub use heartbeat::Heartbeat;
 pub(crate) use log::caught;
