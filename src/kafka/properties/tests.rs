@@ -24,7 +24,10 @@ fn properties_that_librdkafka_would_refuse_are_refused_here_with_their_line() {
     let problems = after_required(file);
     assert_eq!(problems.len(), 2, "{problems:?}");
     let told = |index: usize, what: &str| problems[index].starts_with(&format!("FILE:{what}"));
-    assert!(told(0, "8: kafka.properties.sesion.timeout.ms: is no property"), "{problems:?}");
+    assert!(
+        told(0, "8: kafka.properties.sesion.timeout.ms: is not a librdkafka property"),
+        "{problems:?}"
+    );
     assert!(told(1, "9: kafka.properties.security.protocol: librdkafka does not"), "{problems:?}");
 }
 
