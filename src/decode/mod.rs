@@ -1,6 +1,6 @@
-//! From a record to what it says about itself. A format ([`format`]) says what a document means as
-//! an event, an encoding ([`encoding`]) how bytes become a document; the fields are filled by one
-//! table ([`filling`]).
+//! From a record to what it says about itself. A format (`format`) says what a document means as
+//! an event, an encoding (`encoding`) how bytes become a document; the fields are filled by one
+//! table (`filling`).
 //!
 //! Reading is pure and never gives up half way: of a record that is poison as much as possible is
 //! told anyway, because a poison event whose aggregate is known parks that aggregate (INV-8).

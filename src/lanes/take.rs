@@ -23,7 +23,7 @@ pub struct TakeRequest {
     pub kafka: KafkaPosition,
 }
 
-/// A partition's answer, in the shape of [`super::input::Input::Taken`].
+/// A partition's answer, in the shape of [`pgsluice_core::input::Input::Taken`].
 pub type Taken = (TopicPartition, Generation, TakeReply);
 
 /// Takes ownership of partitions and finds where each is read on. `owner` is text for people.

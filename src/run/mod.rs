@@ -1,4 +1,4 @@
-//! From poll to progress. One pure coordinator ([`state`]) decides; thin shells around it do I/O.
+//! From poll to progress. One pure coordinator ([`pgsluice_core::state`]) decides; thin shells around it do I/O.
 //!
 //! [`run`] is the loop between them: it turns what the shells report into inputs, and performs
 //! the actions that the coordinator answers with. It owns the session, but no decision.

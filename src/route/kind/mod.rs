@@ -1,7 +1,7 @@
 //! The kinds of routes, one file each: the tables it names and the privileges it needs there, how it
 //! is compiled against the catalog, what an event of it writes, and how `check` describes it.
 //!
-//! A new kind is a file here with its [`Kind`], a section in `config/section/route/`, and their
+//! A new kind is a file here with its `Kind`, a section in `config/section/route/`, and their
 //! registration: a variant of [`CompiledAction`] and of [`RouteAction`], which the compiler follows.
 //!
 //! A tombstone under `tombstone = "delete"` takes the first route whose conditions it meets, and
