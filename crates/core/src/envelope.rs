@@ -277,8 +277,8 @@ impl Envelope {
 /// The two counts of a shared text.
 const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
-/// A type of an event or an aggregate that is no longer is one text for all events that have it, as
-/// far as their number is sensible; decoders see to that. A longer one each event has to itself.
+/// Up to this length, decoders share one text among all events of the same event or aggregate type,
+/// within a limit on the number of types. A longer type is stored once per event.
 pub const SHARED_TYPE_BYTES: usize = 128;
 
 impl fmt::Debug for ContextValue {

@@ -277,7 +277,7 @@ impl Group {
 /// What the database said of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupReply {
-    /// Every event has its outcome, in one committed transaction; one verdict an event, in order.
+    /// Every event has its outcome, in one committed transaction; one verdict per event, in order.
     Done {
         /// The verdicts.
         verdicts: Vec<Verdict>,

@@ -152,8 +152,8 @@ pub enum PollEvent {
     /// The topics that cannot be read, each with the name of the brokers' code: all of them each
     /// time one is added or taken away.
     Refused(Vec<(Arc<str>, Box<str>)>),
-    /// An error that the client does not mend unseen, once a minute for each code. `Exit` and
-    /// `Operator` mean that somebody else has to mend it, `Corrupt` that
+    /// An error from which the client does not recover silently, once a minute per code. `Exit`
+    /// and `Operator` mean that somebody else has to fix the cause, `Corrupt` that
     /// a batch cannot be read and is fetched again and again instead of being skipped.
     Trouble {
         /// The name of the client's code, one of a closed list.

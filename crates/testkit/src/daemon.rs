@@ -25,7 +25,7 @@ pub struct Daemon {
     /// Fills `log`; ends with the daemon.
     reader: Mutex<Option<JoinHandle<()>>>,
     expected: Expected,
-    /// Known beforehand where there is no log to tell it.
+    /// Known beforehand if the daemon writes no log that names it.
     admin: Option<String>,
     /// Held open and never read.
     _unread: Option<ChildStderr>,

@@ -126,7 +126,7 @@ impl Reader<'_> {
                 None if Instant::now() < self.deadline => {}
                 None | Some(Err(KafkaError::PartitionEOF(_))) => break,
                 Some(Err(error)) => match error.rdkafka_error_code().map(on_poll) {
-                    // librdkafka mends it by itself, within our own limit.
+                    // librdkafka recovers, within our own limit.
                     Some(PollFault::Notice | PollFault::Transient) => {}
                     _ => return Err(error),
                 },

@@ -54,8 +54,8 @@ impl<'e> Limit<'e> {
         }
     }
 
-    /// The rule of both brakes, on what was counted before. Room for parked records is no brake: it
-    /// never trips.
+    /// The rule of both brakes, on what was counted before. Room for parked records is not a
+    /// brake: it never trips.
     pub fn trips(&self, allowed: &Allowance, counted: Counted) -> Option<Tripped> {
         let (events, lasts) = match self {
             Self::DeadLetters(_) => (1, true),

@@ -5,7 +5,7 @@
 pub enum PollFault {
     /// Not a failure.
     Notice,
-    /// librdkafka mends it: brokers away, leaders moving, time-outs.
+    /// librdkafka recovers from it: brokers away, leaders moving, time-outs.
     Transient,
     /// Membership is lost; a revocation and a new assignment follow.
     LostOwnership,
@@ -15,7 +15,7 @@ pub enum PollFault {
     Corrupt,
     /// An operator has to act (authorization, a missing topic); librdkafka keeps trying.
     Operator,
-    /// What librdkafka cannot mend and keeps trying: told like an operator's business, unless it
+    /// librdkafka cannot recover from it and keeps trying: reported like `Operator`, unless it
     /// ends a start. What librdkafka has given up itself (a fatal error) ends the process.
     Exit,
 }

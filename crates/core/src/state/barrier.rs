@@ -44,7 +44,7 @@ impl Barrier {
         self.sent_at = Some(now);
     }
 
-    /// It was answered; what it told of. `None`: nobody waited for an answer.
+    /// The barrier was answered: what it had sent. `None`: nobody waited for an answer.
     pub(super) fn answered(&mut self) -> Option<Vec<Sent>> {
         self.under_way.take()
     }
